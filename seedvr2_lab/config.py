@@ -1,0 +1,68 @@
+"""The sizes of the models and of the runs, each in one table.
+
+What a field means stands beside the class it configures: `DiTConfig` in model/dit.py, `VAEConfig` in model/vae.py.
+The tables hold plain values so that reading them does not load torch.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from seedvr2_lab.console import InputError
+
+if TYPE_CHECKING:
+    from seedvr2_lab.model.dit import DiTConfig
+    from seedvr2_lab.model.vae import VAEConfig
+
+# The published VAE spends 16 pixels on a token side, far too many for photographs of 500 pixels: the small one spends
+# 8.
+VAES = {
+    "small": dict(widths=(16, 32, 64), resnets=1, norm_groups=4, mid_attention=False, scaling_factor=1.0),
+    "published": {},
+}
+
+# `reference` is the token grid of the training crops; every other scheme value is the published one.
+TRANSFORMERS = {
+    "study": dict(dim=96, layers=6, heads=3, mlp_hidden=256, windows=dict(reference=(18, 32))),
+    "tiny": dict(dim=128, layers=8, heads=4, mlp_hidden=352, windows=dict(reference=(16, 16))),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much work a notebook does: `smoke` shows that every line runs, `laptop` and `gpu` give results."""
+
+    seeds: int  # runs of every arm
+    train_steps: int  # of one arm
+    batch: int
+    pool: int  # training pairs encoded once and shared by all arms
+    test_crops: int  # per evaluation picture and size
+
+
+PROFILES = {
+    "smoke": Profile(seeds=1, train_steps=12, batch=4, pool=16, test_crops=1),
+    "laptop": Profile(seeds=5, train_steps=1500, batch=8, pool=1024, test_crops=4),
+    "gpu": Profile(seeds=5, train_steps=20_000, batch=32, pool=8192, test_crops=4),
+}
+
+
+def profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise InputError(f"there is no profile '{name}': choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def vae_config(size: str) -> "VAEConfig":
+    from seedvr2_lab.model.vae import VAEConfig
+
+    return VAEConfig(**VAES[size])
+
+
+def transformer_config(size: str, **changes) -> "DiTConfig":
+    """The configuration of a size; `changes` are fields of `DiTConfig` (`windows` takes a dict or a WindowScheme)."""
+    from seedvr2_lab.model.dit import DiTConfig
+    from seedvr2_lab.model.windows import WindowScheme
+
+    fields = TRANSFORMERS[size] | changes
+    if isinstance(fields["windows"], dict):
+        fields = fields | {"windows": WindowScheme(**fields["windows"])}
+    return DiTConfig(**fields)

@@ -1,0 +1,27 @@
+"""How the package talks to a person: one-line errors and one progress bar."""
+
+import os
+import sys
+from collections.abc import Iterable
+
+HEADLESS = "SEEDVR2_LAB_HEADLESS"  # set by the report runner: a kernel cannot tell papermill from JupyterLab
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line that names the input and the remedy. The command line prints it and ends with status 2;
+    notebooks show it as an ordinary exception.
+    """
+
+
+def progress(items: Iterable, description: str, total: int | None = None, unit: str = "it"):
+    """Iterate over `items` behind a progress bar with time left; silent when nobody watches.
+
+    The bar is plain text, never a widget: a saved widget shows 0 % for ever in reports. The returned tqdm object takes
+    `set_postfix` for running numbers.
+    """
+    from tqdm import tqdm  # imported here: the package must import in a blink
+
+    watched = sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get(HEADLESS))
+    return tqdm(items, desc=description, total=total, unit=unit, disable=not watched, leave=False, dynamic_ncols=True)

@@ -1,0 +1,1 @@
+"""How the networks are studied: arms, figures, notebook reports."""

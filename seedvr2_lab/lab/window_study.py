@@ -1,0 +1,315 @@
+"""The window study: one small restorer trained under several window schemes, then shown pictures of other sizes.
+
+The task is the plainest one in which windows matter: restore one frame in latent space with one call of the
+transformer, by regression. An arm is a scheme; per seed all arms start from the same weights and see the same pairs in
+the same order. Sizes are token grids (height, width), a token is 8x8 pixels.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import isnan, nan
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor, nn
+
+from seedvr2_lab import config
+from seedvr2_lab.console import InputError
+from seedvr2_lab.lab.arms import kept, weights_hash
+from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture, sample_clips
+from seedvr2_lab.media.degrade import Degradation, degrade, resize
+from seedvr2_lab.metrics import psnr, seam_index, ssim
+from seedvr2_lab.model.diffusion import build_condition, one_step
+from seedvr2_lab.model.dit import DiT, DiTConfig
+from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.weights import fixed_text
+from seedvr2_lab.model.windows import WindowScheme, partition
+from seedvr2_lab.training.loop import Loss, TrainConfig, train
+
+Grid = tuple[int, int]  # tokens along height and width
+
+TOKEN = 8  # pixels
+DEGRADATION = Degradation()
+TRAINING_GRID = (18, 32)
+GRIDS = (TRAINING_GRID, (32, 18), (27, 48), (37, 45), (36, 56), (45, 80))  # portrait, larger, odd, as pictures allow
+SMOKE_GRIDS = (TRAINING_GRID, (37, 45), (36, 56))
+VIEW = "china", (36, 56), (slice(8, 24), slice(18, 38))  # picture, grid and the tokens of it that figures show
+
+SCHEMES = {
+    # SeedVR's 64 latent pixels are 0.71 of the height of a 720p latent and 0.4 of its width, 13 tokens here.
+    "fixed": WindowScheme("fixed", size=(30, 13, 13)),
+    "adaptive": WindowScheme("adaptive", reference=TRAINING_GRID),
+    "unscaled": WindowScheme("unscaled"),
+    "global": WindowScheme("global"),
+    "fixed32": WindowScheme("fixed", size=(30, 32, 32)),  # a training picture fits in: no border is ever learned
+}
+SCHEME_NAMES = {scheme: name for name, scheme in SCHEMES.items()}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One arm with one seed, resolved: together with the VAE, all that its numbers depend on."""
+
+    transformer: DiTConfig
+    training: TrainConfig
+    batch: int
+    pool: int  # training pairs
+    grids: tuple[Grid, ...]  # sizes to test
+    crops: int  # test crops of each picture and size, drawn by the seed of the training
+    test_windows: tuple[WindowScheme, ...]  # schemes to test the trained transformer with
+    device: str = "cpu"
+
+
+def study_settings(arm: str, seed: int, profile: str, test_windows: Sequence[str] = ("own",)) -> Settings:
+    """The settings of an arm (a name of SCHEMES) in a profile; "own" windows for testing are those of training."""
+    schemes = [_scheme(arm if name == "own" else name) for name in test_windows]
+    work = config.profile(profile)
+    training = TrainConfig(
+        steps=work.train_steps, learning_rate=2e-3, warmup=min(50, work.train_steps // 10), seed=seed, log_every=5
+    )
+    return Settings(
+        transformer=config.transformer_config("study", windows=_scheme(arm)),
+        training=training,
+        batch=work.batch,
+        pool=work.pool,
+        grids=SMOKE_GRIDS if profile == "smoke" else GRIDS,
+        crops=work.test_crops,
+        test_windows=tuple(dict.fromkeys(schemes)),
+        device="cuda" if profile == "gpu" and torch.cuda.is_available() else "cpu",
+    )
+
+
+def _scheme(name: str) -> WindowScheme:
+    if name not in SCHEMES:
+        raise InputError(f"there is no window scheme '{name}': choose one of {', '.join(SCHEMES)}")
+    return SCHEMES[name]
+
+
+def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs: Path | None = None) -> dict[str, Any]:
+    """Train and test an arm, or read what an earlier run found. `folder` and `runs` as in `arms.kept`.
+
+    Returns:
+        "losses": [[step, loss], ...] of training; "seconds" it took; "tests": a list of measurements (see `measure`);
+        "view": the part VIEW of the picture restored with the first of the test windows, a PNG in base64.
+    """
+
+    def compute(checkpoints: Path) -> dict[str, Any]:
+        pairs = training_pairs(vae, settings.pool)
+        dit = train(new_transformer(settings), regression_loss(pairs, settings.batch), settings.training, checkpoints)
+        log = [json.loads(line) for line in (checkpoints / "log.jsonl").read_text().splitlines()]
+        tests, view = [], ""
+        for scheme in settings.test_windows:
+            other = DiT(replace(settings.transformer, windows=scheme)).to(settings.device).eval()
+            other.load_state_dict(dit.state_dict())
+            for case in evaluation_cases(vae, settings.grids, settings.crops, settings.training.seed):
+                restored = restore(other, vae, case)
+                tests.append({"windows": SCHEME_NAMES[scheme], **measure(restored, case, scheme)})
+                if not view and (case.picture, case.grid, case.crop) == (*VIEW[:2], 0):
+                    view = encode_picture(crop_view(restored))
+        losses = [[entry["step"], entry["loss"]] for entry in log]
+        return {"losses": losses, "seconds": log[-1]["seconds"], "view": view, "tests": tests}
+
+    key = {"study": "windows", "arm": settings, "degradation": DEGRADATION, "vae": weights_hash(vae)}
+    return kept(key, compute, folder, runs)
+
+
+def run_baselines(settings: Settings, vae: VideoVAE, folder: Path | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Measurements of what the arms lie between: the "bicubic" input, and the original sent through the "VAE".
+
+    Their seam index is read at the borders of each of the test windows, where neither can have a seam.
+    """
+
+    def compute(_: Path) -> dict[str, Any]:
+        rows = {"bicubic": [], "VAE": []}
+        for case in evaluation_cases(vae, settings.grids, settings.crops, settings.training.seed):
+            ceiling = decode(vae, encode(vae, case.original[None]))[0]
+            for scheme in settings.test_windows:
+                for name, picture in (("bicubic", case.bicubic), ("VAE", ceiling)):
+                    rows[name].append({"windows": SCHEME_NAMES[scheme], **measure(picture, case, scheme)})
+        return rows
+
+    tested = {"grids": settings.grids, "crops": settings.crops, "seed": settings.training.seed}
+    tested |= {"windows": settings.test_windows, "degradation": DEGRADATION, "vae": weights_hash(vae)}
+    return kept({"study": "windows, baselines", **tested}, compute, folder)
+
+
+class Pairs(NamedTuple):
+    """Latents of unit variance: what to restore, and what it should become."""
+
+    low_BCTHW: Tensor
+    high_BCTHW: Tensor
+
+
+@lru_cache(maxsize=1)
+def training_pairs(vae: VideoVAE, count: int) -> Pairs:
+    """The pool that all arms and seeds draw from, encoded once in a process."""
+    generator = torch.Generator().manual_seed(0)
+    size = tuple(TOKEN * tokens for tokens in TRAINING_GRID)
+    low, high = [], []
+    for start in range(0, count, 16):
+        clips_BCTHW = sample_clips("training", min(16, count - start), 1, size, generator)
+        low.append(encode(vae, torch.stack([bicubic(clip, generator) for clip in clips_BCTHW])))
+        high.append(encode(vae, clips_BCTHW))
+    return Pairs(torch.cat(low), torch.cat(high))
+
+
+def bicubic(clip_CTHW: Tensor, generator: torch.Generator) -> Tensor:
+    """The clip made worse and enlarged to its size again: what a restorer is given."""
+    small_TCHW = degrade(clip_CTHW, generator, DEGRADATION).transpose(0, 1)
+    return resize(small_TCHW, clip_CTHW.shape[2:]).transpose(0, 1)
+
+
+@torch.no_grad()
+def encode(vae: VideoVAE, clips_BCTHW: Tensor) -> Tensor:
+    return vae.encode(clips_BCTHW * 2 - 1, sample=False) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def decode(vae: VideoVAE, latent_BCTHW: Tensor) -> Tensor:
+    """Clips in [0, 1]."""
+    return (vae.decode(latent_BCTHW / vae.config.scaling_factor) / 2 + 0.5).clamp(0, 1)
+
+
+def new_transformer(settings: Settings) -> DiT:
+    """Fresh weights, the same for every scheme."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.training.seed)
+        return DiT(settings.transformer)
+
+
+def regression_loss(pairs: Pairs, batch: int) -> Loss:
+    """Mean absolute error of the restored latent."""
+
+    def loss(dit: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(pairs.low_BCTHW), (batch,), generator=generator)
+        device = next(dit.parameters()).device
+        low_BCTHW, high_BCTHW = (part[rows].to(device) for part in pairs)
+        return {"loss": (restore_latent(dit, low_BCTHW) - high_BCTHW).abs().mean()}
+
+    return loss
+
+
+def restore_latent(dit: nn.Module, low_BCTHW: Tensor) -> Tensor:
+    """One call at time 1000, from zeros instead of noise: a regression learns the mean and has no use for noise."""
+    text = fixed_text(dit.config.dim).to(low_BCTHW.device)
+    return one_step(dit, torch.zeros_like(low_BCTHW), build_condition(low_BCTHW), text)
+
+
+class Case(NamedTuple):
+    """One test crop; original and bicubic are (3, 1, H, W) in [0, 1]."""
+
+    picture: str
+    grid: Grid
+    crop: int
+    original: Tensor
+    bicubic: Tensor
+    low: Tensor  # (C, 1, h, w), the latent of bicubic
+
+
+@lru_cache(maxsize=1)
+def evaluation_cases(vae: VideoVAE, grids: tuple[Grid, ...], crops: int, seed: int) -> tuple[Case, ...]:
+    """Crops of the evaluation pictures, for every grid that fits into the picture.
+
+    Each seed is tested on crops of its own: window borders meet edges of the content by chance, and the noise that this
+    gives the seam index shall show in the interval over seeds.
+    """
+    cases = []
+    for index, name in enumerate(EVALUATION):
+        picture = load_picture(name)
+        for grid in grids:
+            size = tuple(TOKEN * tokens for tokens in grid)
+            if size[0] > picture.shape[1] or size[1] > picture.shape[2]:
+                continue
+            for crop in range(crops):
+                generator = torch.Generator().manual_seed(1_000_003 * seed + 1000 * index + crop)
+                original = camera_clip(picture, 1, size, generator)
+                low_quality = bicubic(original, generator)
+                cases.append(Case(name, grid, crop, original, low_quality, encode(vae, low_quality[None])[0]))
+    return tuple(cases)
+
+
+@torch.no_grad()
+def restore(dit: nn.Module, vae: VideoVAE, case: Case) -> Tensor:
+    """(3, 1, H, W) in [0, 1]."""
+    device = next(dit.parameters()).device
+    return decode(vae, restore_latent(dit, case.low[None].to(device)).cpu())[0]
+
+
+def measure(restored: Tensor, case: Case, scheme: WindowScheme) -> dict[str, Any]:
+    """Where a number was read, and the numbers: PSNR in dB, SSIM, and the seam index at the scheme's window borders.
+
+    The index is the mean of the axes that have borders, None if there are none.
+    """
+    rows, columns = (
+        sorted({TOKEN * at for both in parities for at in both}) for parities in borders(case.grid, scheme)
+    )
+    seams = seam_index(restored, case.original, case.bicubic, (rows, columns), TOKEN)
+    seams = [seam for seam in seams if not isnan(seam)]
+    return {
+        "picture": case.picture,
+        "grid": grid_name(case.grid),
+        "crop": case.crop,
+        "psnr": psnr(restored, case.original),
+        "ssim": ssim(restored, case.original),
+        "seam": fmean(seams) if seams else None,
+    }
+
+
+def borders(grid: Grid, scheme: WindowScheme) -> tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]:
+    """Tokens that begin a window: of rows and of columns, each for the regular and for the shifted layers."""
+    parities = [partition((1, *grid), scheme, shifted) for shifted in (False, True)]
+    return tuple(
+        tuple(sorted({window[axis].start for window in windows} - {0}) for windows in parities) for axis in (1, 2)
+    )
+
+
+def grid_name(grid: Grid) -> str:
+    return f"{grid[0]}x{grid[1]}"
+
+
+def score(rows: list[dict[str, Any]], metric: str, grids: Sequence[str] | None = None) -> float:
+    """The mean of "psnr", "ssim" or "seam" over measurements, of these grids only if given; nan if there are none."""
+    values = [row[metric] for row in rows if (grids is None or row["grid"] in grids) and row[metric] is not None]
+    return fmean(values) if values else nan
+
+
+def view_case(vae: VideoVAE, settings: Settings) -> Case:
+    """The test crop that VIEW is a part of."""
+    cases = evaluation_cases(vae, settings.grids, settings.crops, settings.training.seed)
+    return next(case for case in cases if (case.picture, case.grid, case.crop) == (*VIEW[:2], 0))
+
+
+def view_borders(scheme: WindowScheme) -> tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]:
+    """`borders` inside the part VIEW, in pixels of it."""
+    return tuple(
+        tuple([TOKEN * (at - cut.start) for at in parity if cut.start < at < cut.stop] for parity in axis)
+        for axis, cut in zip(borders(VIEW[1], scheme), VIEW[2], strict=True)
+    )
+
+
+def crop_view(picture: Tensor) -> Tensor:
+    """The part VIEW of a picture (3, 1, H, W)."""
+    return picture[(..., *(slice(TOKEN * cut.start, TOKEN * cut.stop) for cut in VIEW[2]))]
+
+
+def encode_picture(picture: Tensor) -> str:
+    """(3, 1, H, W) in [0, 1] as PNG, 8 bits, in base64."""
+    file = io.BytesIO()
+    Image.fromarray(rearrange(picture * 255, "C 1 H W -> H W C").round().byte().numpy()).save(
+        file, "PNG", optimize=True
+    )
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def decode_picture(text: str) -> np.ndarray:
+    """(H, W, 3) in [0, 1]."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) / 255

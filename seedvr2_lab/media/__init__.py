@@ -1,0 +1,1 @@
+"""What goes in and comes out: video files, training clips, degradations, colour."""

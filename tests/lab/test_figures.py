@@ -1,0 +1,105 @@
+"""Figures show the numbers they are given: counts, areas and places are read back from what was drawn."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from seedvr2_lab.lab import figures
+from seedvr2_lab.lab.figures import PAGE_WIDTH, new_figure, stamp, token_count
+from seedvr2_lab.lab.report_pages import SMOKE_STAMP
+from seedvr2_lab.model.windows import WindowScheme, partition, window_size
+
+GRID, SCHEME = (25, 45, 80), WindowScheme()
+
+
+def overlaps(one, other) -> bool:
+    return one.x0 < other.x1 and other.x0 < one.x1 and one.y0 < other.y1 and other.y0 < one.y1
+
+
+def test_a_figure_is_shown_once_and_has_the_width_of_a_page():
+    figure, axes = new_figure(2, 3, height=4)
+    assert plt.get_fignums() == []  # or Jupyter would show it again at the end of the cell
+    assert figure.get_size_inches().tolist() == [PAGE_WIDTH, 4]
+    assert axes.shape == (2, 3)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "laptop"])
+def test_only_smoke_is_stamped_and_the_stamp_covers_nothing(profile):
+    figure, axes = new_figure(1, 2, height=2)
+    for here in axes:
+        here.set(title="title", xlabel="tokens")
+    assert stamp(figure, profile) is figure
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in figure.texts] == [SMOKE_STAMP] * (profile == "smoke")
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1) and figure.bbox.containsy(box.y0)
+        assert not any(overlaps(box, here.get_tightbbox()) for here in axes)
+
+
+@pytest.mark.parametrize(("across", "at", "area"), [((1, 2), 0, 45 * 80), ((0, 2), 44, 25 * 80)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_drawn_windows_tile_the_plane(across, at, area, shifted):
+    _, axes = new_figure()
+    windows = partition(GRID, SCHEME, shifted)
+    figures.draw_windows(axes, windows, across, at, numbers=True)
+    through = ({0, 1, 2} - set(across)).pop()
+    cut = [window for window in windows if window[through].start <= at < window[through].stop]
+    assert sum(patch.get_width() * patch.get_height() for patch in axes.patches) == area
+    assert sorted(int(text.get_text()) for text in axes.texts) == sorted(map(token_count, cut))
+
+
+def test_the_picture_behind_the_windows_has_a_pixel_a_token_and_keeps_its_shape():
+    _, axes = new_figure()
+    picture = np.zeros((400, 400, 3))
+    picture[:80] = picture[320:] = 1  # above and below what 45×80 tokens of a square show
+    figures.draw_windows(axes, partition(GRID, SCHEME, False), picture=picture)
+    shown = axes.images[0].get_array()
+    assert shown.shape == (45, 80, 3)
+    assert shown.max() < 0.1
+
+
+def test_both_partitions_of_the_training_size():
+    frames = figures.partition_figure(GRID, SCHEME).axes[:2]
+    assert [axes.get_title("left") for axes in frames] == ["regular: 36 windows", "shifted: 80 windows"]
+    assert [tick.get_text() for tick in frames[1].get_yticklabels()] == ["0", "7", "22", "37", "45"]
+
+
+def test_one_scale_for_every_grid():
+    figure = figures.same_scale_figure({"tiny": (5, 4, 4), "720p": GRID, "1080p": (25, 68, 120)}, SCHEME)
+    figure.draw_without_rendering()
+    pixels_a_token = [axes.get_window_extent().height / abs(np.subtract(*axes.get_ylim())) for axes in figure.axes]
+    assert np.allclose(pixels_a_token, pixels_a_token[0], rtol=0.02)
+
+
+def test_every_window_is_in_the_histogram():
+    counts = [token_count(window) for window in partition((25, 68, 120), SCHEME, True)]
+    (axes,) = figures.window_histogram({"shifted": counts}).axes
+    assert sum(bar.get_height() for bar in axes.patches) == len(counts) == 150
+    assert axes.get_title("left") == "shifted: 150 windows of 13 to 2,835 tokens"
+
+
+def test_maps_share_one_scale():
+    maps = {"a": [[0, 1], [2, 3]], "b": [[0, 10], [0, 100]]}
+    images = [axes.images[0] for axes in figures.token_maps(maps, marks={"b": (1, 0)}).axes]
+    assert [image.get_clim() for image in images] == [(0, 100)] * 2
+    images = [axes.images[0] for axes in figures.token_maps(maps, "gradient", log=True).axes[:2]]
+    assert [image.get_clim() for image in images] == [(1, 100)] * 2
+
+
+def test_curves_agree_with_counting_pair_by_pair():
+    grids = {"small": (2, 6, 7), "large": (3, 10, 12)}
+    schemes = {"adaptive": WindowScheme(reference=(6, 7)), "global": WindowScheme("global")}
+    counted, seen = figures.scheme_curves(grids, schemes).axes
+    for scheme, count_line, seen_line in zip(schemes.values(), counted.lines, seen.lines, strict=True):
+        for grid, count, mean in zip(grids.values(), count_line.get_ydata(), seen_line.get_ydata(), strict=True):
+            size = window_size(grid, scheme)
+            home = np.stack([places // width for places, width in zip(np.indices(grid), size, strict=True)])
+            home = home.reshape(3, -1)  # which window every token sits in
+            assert count == len(np.unique(home, axis=1).T)
+            assert mean == pytest.approx((home[:, :, None] == home[:, None]).all(0).sum(1).mean())
+
+
+def test_panels_name_the_largest_window():
+    titles = [axes.get_title("left") for axes in figures.scheme_panels({"720p": GRID}, {"adaptive": SCHEME}).axes]
+    assert titles == ["720p: 36 × up to 2,835"]

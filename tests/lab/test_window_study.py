@@ -1,0 +1,133 @@
+"""The window study: fair arms, borders where they are, and numbers that change only together with RECIPE."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from seedvr2_lab import config
+from seedvr2_lab.console import InputError
+from seedvr2_lab.lab import arms, window_study
+from seedvr2_lab.lab.window_study import GRIDS, SCHEMES, TRAINING_GRID, borders, measure, run_arm, score, study_settings
+from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.windows import partition
+
+# Losses of three steps and the PSNR of the three test crops. If they differ, the study's numbers have changed: raise
+# RECIPE in lab/arms.py and store the new trace here.
+TRACE = {"recipe": 1, "losses": [0.4785, 0.41391, 0.32853], "psnr": [11.8405, 8.5044, 9.6061]}
+
+
+def small(arm: str = "adaptive", seed: int = 0, **changes) -> window_study.Settings:
+    settings = study_settings(arm, seed, "smoke", changes.pop("test_windows", ("own",)))
+    training = replace(settings.training, steps=3, learning_rate=1e-3, warmup=1, log_every=1, bf16=False)
+    return replace(settings, training=training, batch=2, pool=4, grids=(TRAINING_GRID,), crops=1, **changes)
+
+
+@pytest.fixture(scope="module")
+def vae() -> VideoVAE:
+    """Of the bundled shape with seeded weights, so that new bundled weights change no trace."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return VideoVAE(config.vae_config("small")).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("arms")
+
+
+def run(settings, vae, folder):
+    return run_arm(settings, vae, folder, folder / "runs")
+
+
+def test_trace(vae, folder):
+    found = run(small(), vae, folder)
+    assert TRACE["recipe"] == arms.RECIPE
+    assert [loss for _, loss in found["losses"]] == pytest.approx(TRACE["losses"], rel=1e-3)
+    assert [row["psnr"] for row in found["tests"]] == pytest.approx(TRACE["psnr"], rel=1e-3)
+
+
+def test_arms_of_a_seed_start_alike_and_see_the_same_pairs(vae):
+    fixed, adaptive, other = (
+        window_study.new_transformer(small(*which)) for which in (("fixed", 0), ("adaptive", 0), ("fixed", 1))
+    )
+    for name, value in fixed.state_dict().items():
+        assert torch.equal(value, adaptive.state_dict()[name])
+    assert not torch.equal(fixed.vid_in.proj.weight, other.vid_in.proj.weight)
+
+    pairs = window_study.training_pairs(vae, 4)
+    seen = []
+    for dit in (fixed, adaptive):
+        dit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        window_study.regression_loss(pairs, 2)(dit, 7, torch.Generator().manual_seed(7))
+    assert torch.equal(*seen)
+
+
+def test_every_seed_has_test_crops_of_its_own(vae):
+    first, again, second = (
+        window_study.evaluation_cases(vae, (TRAINING_GRID,), 2, seed)[1].original.clone() for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, second)
+
+
+def test_trained_with_one_scheme_and_tested_with_another(vae, folder):
+    alone = run(small(), vae, folder)["tests"]
+    both = run(small(test_windows=("own", "global")), vae, folder)["tests"]
+    assert [row["windows"] for row in both] == ["adaptive"] * 3 + ["global"] * 3
+    assert both[:3] == alone
+    assert all(a["psnr"] != b["psnr"] and b["seam"] is None for a, b in zip(both[:3], both[3:], strict=True))
+
+
+def test_what_cannot_have_seams_has_none(vae, folder):
+    rows = window_study.run_baselines(small(), vae, folder)
+    assert [row["seam"] for row in rows["bicubic"]] == pytest.approx([1, 1, 1])
+    assert [row["picture"] for row in rows["VAE"]] == ["chelsea", "china", "flower"]
+    assert score(rows["bicubic"], "psnr") > score(rows["VAE"], "psnr")  # this VAE was never trained
+
+
+def test_planted_seams_are_measured_at_the_borders_of_the_scheme(vae):
+    settings = small()
+    for case in window_study.evaluation_cases(vae, settings.grids, 1, 0):
+        places = borders(case.grid, SCHEMES["adaptive"])[1]
+        columns = torch.tensor(sorted({8 * at for both in places for at in both}))
+        strip = torch.bucketize(torch.arange(case.original.shape[-1]), columns, right=True) % 2
+        seams = measure(case.bicubic + 0.05 * strip, case, SCHEMES["adaptive"])["seam"]
+        elsewhere = measure(case.bicubic + 0.05 * strip, case, SCHEMES["fixed"])["seam"]
+        assert seams > 1.2 > elsewhere
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_borders_separate_windows(name, grid):
+    for parity, shifted in enumerate((False, True)):
+        number = torch.empty(grid, dtype=torch.long)
+        for index, (_, rows, columns) in enumerate(partition((1, *grid), SCHEMES[name], shifted)):
+            number[rows, columns] = index
+        rows, columns = (axis[parity] for axis in borders(grid, SCHEMES[name]))
+        assert rows == ((number[1:] != number[:-1]).any(1).nonzero().flatten() + 1).tolist()
+        assert columns == ((number[:, 1:] != number[:, :-1]).any(0).nonzero().flatten() + 1).tolist()
+
+
+def test_the_view_shows_borders_of_fixed_and_adaptive_windows():
+    for name in ("fixed", "adaptive"):
+        for axis, side in zip(window_study.view_borders(SCHEMES[name]), (128, 160), strict=True):
+            assert all(parity and all(0 < at < side for at in parity) for parity in axis)
+
+
+def test_a_picture_survives_its_text():
+    picture = torch.randint(256, (3, 1, 5, 7), generator=torch.Generator().manual_seed(0)) / 255
+    assert torch.equal(
+        torch.from_numpy(window_study.decode_picture(window_study.encode_picture(picture))).float(),
+        picture[:, 0].permute(1, 2, 0),
+    )
+
+
+def test_score_is_the_mean_of_what_was_measured():
+    rows = [{"grid": "18x32", "seam": 1.0}, {"grid": "27x48", "seam": 2.0}, {"grid": "27x48", "seam": None}]
+    assert score(rows, "seam") == 1.5 and score(rows, "seam", ["27x48"]) == 2
+    assert score(rows, "seam", ["36x56"]) != score(rows, "seam", ["36x56"])  # nan
+
+
+def test_unknown_scheme_is_named():
+    with pytest.raises(InputError, match="'adaptve': choose one of fixed, adaptive"):
+        study_settings("adaptve", 0, "smoke")
