@@ -25,7 +25,7 @@ from seedvr2_lab.model.diffusion import build_condition, one_step
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import Generator, load_generator, load_vae
 
-CHUNK = 17  # frames restored at a time, 4k + 1
+CHUNK = 17  # frames restored at a time: 1 + a multiple of the temporal factor
 Keep = Callable[[str, Tensor], None]  # (name of a stage, its result)
 
 
@@ -69,32 +69,25 @@ class Restorer:
         frames = clip_CTHW.shape[1]
         resized_TCHW = resize(clip_CTHW.transpose(0, 1).to(self.device), size)
         keep("resized", resized_TCHW)
-        style_CTHW = rearrange(resized_TCHW, "T C H W -> C T H W") * 2 - 1
-        latent = self._encode(self._pad(style_CTHW)[None])
+        # One latent frame at a time: the result is the same, the memory is that of its few frames.
+        latent = self.vae.to_latent(self._pad(resized_TCHW.transpose(0, 1))[None], chunk=1)
         keep("condition", latent)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
         noise = noise * self.generator.noise_scale
         restored = one_step(self.generator.dit, noise, build_condition(latent), self.generator.text)
         keep("latent", restored)
-        decoded_CTHW = self._decode(restored)[0][:, :frames, : size[0], : size[1]]
-        keep("decoded", decoded_CTHW)
+        decoded_CTHW = self.vae.to_clips(restored, chunk=1)[0][:, :frames, : size[0], : size[1]]
+        decoded_TCHW = decoded_CTHW.transpose(0, 1)
+        keep("decoded", decoded_TCHW)
         if color_fix:
-            matched = color.wavelet(decoded_CTHW.transpose(0, 1), style_CTHW.transpose(0, 1))
-            decoded_CTHW = matched.transpose(0, 1)
-        return (decoded_CTHW.clamp(-1, 1) / 2 + 0.5).cpu()
+            decoded_TCHW = color.wavelet(decoded_TCHW, resized_TCHW)
+        return decoded_TCHW.transpose(0, 1).clamp(0, 1).cpu()
 
     def _pad(self, clip_CTHW: Tensor) -> Tensor:
         """Repeat the last frame, row and column until the clip has a latent of whole tokens."""
         _, T, H, W = clip_CTHW.shape
         time = -(T - 1) % self.vae.config.temporal_factor
         return F.pad(clip_CTHW, (0, -W % self.multiple, 0, -H % self.multiple, 0, time), mode="replicate")
-
-    def _encode(self, video_BCTHW: Tensor) -> Tensor:
-        # One latent frame at a time: the result is the same, the memory is that of four frames.
-        return self.vae.encode(video_BCTHW, sample=False, chunk=1) * self.vae.config.scaling_factor
-
-    def _decode(self, latent_BCTHW: Tensor) -> Tensor:
-        return self.vae.decode(latent_BCTHW / self.vae.config.scaling_factor, chunk=1)
 
 
 @dataclass
@@ -137,6 +130,7 @@ def restore(
     source, target = Path(source), Path(target)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists: give another name, or --overwrite")
+    _check_device(device)
     reader = VideoReader(source, tolerant=tolerant)
     info = reader.info
     if target.suffix.lower() in PICTURES and info.frames > 1:
@@ -169,6 +163,13 @@ def _size(height: int, width: int, scale: float | None, target_height: int | Non
         raise InputError(f"height {target_height} is not a size: give at least 1")
     factor = target_height / height if target_height else scale or 4
     return target_height or max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros((), device=device)
+    except RuntimeError:
+        raise InputError(f"device '{device}' is not on this machine: use cpu, or cuda where there is one") from None
 
 
 def _lap(summary: Summary, phase: str, since: float) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 import torch
+import torch.nn.functional as F
 
 from seedvr2_lab.console import progress
 from seedvr2_lab.media.clips import EVALUATION, load_picture
@@ -55,9 +56,8 @@ def vae_round_trip(vae: VideoVAE, clip_CTHW: torch.Tensor) -> torch.Tensor:
     T, H, W = clip_CTHW.shape[1:]
     space, time = vae.config.spatial_factor, vae.config.temporal_factor
     padding = (0, -W % space, 0, -H % space, 0, -(T - 1) % time)
-    padded = torch.nn.functional.pad(clip_CTHW[None], padding, mode="replicate")
-    video = vae.decode(vae.encode(padded * 2 - 1, sample=False))[0, :, :T, :H, :W]
-    return (video / 2 + 0.5).clamp(0, 1)
+    padded = F.pad(clip_CTHW[None], padding, mode="replicate")
+    return vae.to_clips(vae.to_latent(padded))[0, :, :T, :H, :W].clamp(0, 1)
 
 
 def as_markdown(table: Table) -> str:

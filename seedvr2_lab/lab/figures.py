@@ -367,3 +367,58 @@ def crops_with_borders(
             for which, length, color in zip(("major", "minor"), (9, 5), kinds.values(), strict=True):
                 here.tick_params(which=which, length=length, width=1.6, color=color)
     return figure
+
+
+# Restoration: pictures and latents of its stages.
+
+
+def picture_row(pictures: Mapping[str, np.ndarray], original: np.ndarray | None = None, gain: float = 4.0) -> "Figure":
+    """Pictures side by side, all drawn equally wide, whatever their resolution.
+
+    Args:
+        pictures: title -> (H, W, 3) in [0, 1]; all of about one shape.
+        original: if given, a second row shows how far each picture is from it, a mean over colours; black is 0.
+        gain: that distance is multiplied by this for display.
+    """
+    rows, columns = 1 if original is None else 2, max(len(pictures), 2)  # a single one need not fill the page
+    ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
+    lines = 1 + max(title.count("\n") for title in pictures)
+    height = rows * PAGE_WIDTH / columns * ratio + 0.25 + 0.2 * lines
+    figure, axes = new_figure(rows, columns, height, squeeze=False)
+    for here in axes.flat:
+        here.set(xticks=[], yticks=[])
+        here.grid(False)
+        here.spines[:].set_visible(False)
+    for column, (title, picture) in zip(axes.T, pictures.items(), strict=False):
+        H, W = picture.shape[:2]
+        column[0].imshow(picture, extent=(0, W, H, 0))
+        column[0].set_title(title, size=10)
+        if original is not None:
+            column[1].imshow(gain * np.abs(picture - original).mean(2), cmap="magma", vmin=0, vmax=1)
+    if original is not None:
+        axes[1, 0].set_ylabel(f"error × {gain:g}")
+    return figure
+
+
+def latent_maps(latents: Mapping[str, "ArrayLike"], channels: Sequence[int]) -> "Figure":
+    """Channels of latent frames: a row for each latent, a column for each channel, one colour scale, white is zero.
+
+    Args:
+        latents: name -> (C, H, W), all of one shape.
+        channels: which of them to draw.
+    """
+    maps = {name: np.asarray(latent, dtype=float)[list(channels)] for name, latent in latents.items()}
+    limit = np.quantile(np.abs(list(maps.values())), 0.995)  # single outliers would make everything else pale
+    C, H, W = next(iter(maps.values())).shape
+    height = len(maps) * ((PAGE_WIDTH - 0.8) / C * H / W + 0.1) + 0.3
+    figure, axes = new_figure(len(maps), C, height, squeeze=False)
+    for row, (name, latent) in zip(axes, maps.items(), strict=True):
+        for here, channel in zip(row, latent, strict=True):
+            image = here.imshow(channel, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            here.set(xticks=[], yticks=[])
+            here.grid(False)
+        row[0].set_ylabel(name, size=8)
+    for here, number in zip(axes[0], channels, strict=True):
+        here.set_title(f"channel {number}", size=9, weight="normal")
+    figure.colorbar(image, ax=axes, shrink=0.9, aspect=15)
+    return figure

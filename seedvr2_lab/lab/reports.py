@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seedvr2_lab.config import PROFILES
 from seedvr2_lab.console import HEADLESS, InputError
 from seedvr2_lab.lab.report_inputs import check_parameters, select_notebooks
 from seedvr2_lab.lab.report_pages import duration, render_index, render_report, scrub
@@ -33,7 +34,6 @@ from seedvr2_lab.lab.report_pages import duration, render_index, render_report, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROFILES = ("smoke", "laptop", "gpu")
 VERDICTS = ("held", "reversed", "undecided", "not testable", "shown")  # "shown": the notebook shows and claims nothing
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 VERSIONS_OF = ("seedvr2-lab", "torch", "numpy", "pyiqa", "papermill")

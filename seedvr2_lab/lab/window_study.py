@@ -25,20 +25,21 @@ from torch import Tensor, nn
 from seedvr2_lab import config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import kept, weights_hash
+from seedvr2_lab.lab.benchmarks import vae_round_trip
 from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture, sample_clips
-from seedvr2_lab.media.degrade import Degradation, degrade, resize
+from seedvr2_lab.media.degrade import Degradation
 from seedvr2_lab.metrics import psnr, seam_index, ssim
-from seedvr2_lab.model.diffusion import build_condition, one_step
 from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import fixed_text
 from seedvr2_lab.model.windows import WindowScheme, partition
 from seedvr2_lab.training.loop import Loss, TrainConfig, train
+from seedvr2_lab.training.regression import latent_pair, low_quality, restore_latent
 
 Grid = tuple[int, int]  # tokens along height and width
 
 TOKEN = 8  # pixels
-DEGRADATION = Degradation()
+DEGRADATION = Degradation()  # what `low_quality` draws from
 TRAINING_GRID = (18, 32)
 GRIDS = (TRAINING_GRID, (32, 18), (27, 48), (37, 45), (36, 56), (45, 80))  # portrait, larger, odd, as pictures allow
 SMOKE_GRIDS = (TRAINING_GRID, (37, 45), (36, 56))
@@ -131,7 +132,7 @@ def run_baselines(settings: Settings, vae: VideoVAE, folder: Path | None = None)
     def compute(_: Path) -> dict[str, Any]:
         rows = {"bicubic": [], "VAE": []}
         for case in evaluation_cases(vae, settings.grids, settings.crops, settings.training.seed):
-            ceiling = decode(vae, encode(vae, case.original[None]))[0]
+            ceiling = vae_round_trip(vae, case.original)
             for scheme in settings.test_windows:
                 for name, picture in (("bicubic", case.bicubic), ("VAE", ceiling)):
                     rows[name].append({"windows": SCHEME_NAMES[scheme], **measure(picture, case, scheme)})
@@ -157,26 +158,9 @@ def training_pairs(vae: VideoVAE, count: int) -> Pairs:
     low, high = [], []
     for start in range(0, count, 16):
         clips_BCTHW = sample_clips("training", min(16, count - start), 1, size, generator)
-        low.append(encode(vae, torch.stack([bicubic(clip, generator) for clip in clips_BCTHW])))
-        high.append(encode(vae, clips_BCTHW))
+        for part, latent in zip((low, high), latent_pair(vae, clips_BCTHW, generator), strict=True):
+            part.append(latent)
     return Pairs(torch.cat(low), torch.cat(high))
-
-
-def bicubic(clip_CTHW: Tensor, generator: torch.Generator) -> Tensor:
-    """The clip made worse and enlarged to its size again: what a restorer is given."""
-    small_TCHW = degrade(clip_CTHW, generator, DEGRADATION).transpose(0, 1)
-    return resize(small_TCHW, clip_CTHW.shape[2:]).transpose(0, 1)
-
-
-@torch.no_grad()
-def encode(vae: VideoVAE, clips_BCTHW: Tensor) -> Tensor:
-    return vae.encode(clips_BCTHW * 2 - 1, sample=False) * vae.config.scaling_factor
-
-
-@torch.no_grad()
-def decode(vae: VideoVAE, latent_BCTHW: Tensor) -> Tensor:
-    """Clips in [0, 1]."""
-    return (vae.decode(latent_BCTHW / vae.config.scaling_factor) / 2 + 0.5).clamp(0, 1)
 
 
 def new_transformer(settings: Settings) -> DiT:
@@ -193,15 +177,10 @@ def regression_loss(pairs: Pairs, batch: int) -> Loss:
         rows = torch.randint(len(pairs.low_BCTHW), (batch,), generator=generator)
         device = next(dit.parameters()).device
         low_BCTHW, high_BCTHW = (part[rows].to(device) for part in pairs)
-        return {"loss": (restore_latent(dit, low_BCTHW) - high_BCTHW).abs().mean()}
+        text = fixed_text(dit.config.dim).to(device)
+        return {"loss": (restore_latent(dit, low_BCTHW, text) - high_BCTHW).abs().mean()}
 
     return loss
-
-
-def restore_latent(dit: nn.Module, low_BCTHW: Tensor) -> Tensor:
-    """One call at time 1000, from zeros instead of noise: a regression learns the mean and has no use for noise."""
-    text = fixed_text(dit.config.dim).to(low_BCTHW.device)
-    return one_step(dit, torch.zeros_like(low_BCTHW), build_condition(low_BCTHW), text)
 
 
 class Case(NamedTuple):
@@ -216,6 +195,7 @@ class Case(NamedTuple):
 
 
 @lru_cache(maxsize=1)
+@torch.no_grad()
 def evaluation_cases(vae: VideoVAE, grids: tuple[Grid, ...], crops: int, seed: int) -> tuple[Case, ...]:
     """Crops of the evaluation pictures, for every grid that fits into the picture.
 
@@ -232,8 +212,8 @@ def evaluation_cases(vae: VideoVAE, grids: tuple[Grid, ...], crops: int, seed: i
             for crop in range(crops):
                 generator = torch.Generator().manual_seed(1_000_003 * seed + 1000 * index + crop)
                 original = camera_clip(picture, 1, size, generator)
-                low_quality = bicubic(original, generator)
-                cases.append(Case(name, grid, crop, original, low_quality, encode(vae, low_quality[None])[0]))
+                bicubic = low_quality(original, generator)
+                cases.append(Case(name, grid, crop, original, bicubic, vae.to_latent(bicubic[None])[0]))
     return tuple(cases)
 
 
@@ -241,7 +221,8 @@ def evaluation_cases(vae: VideoVAE, grids: tuple[Grid, ...], crops: int, seed: i
 def restore(dit: nn.Module, vae: VideoVAE, case: Case) -> Tensor:
     """(3, 1, H, W) in [0, 1]."""
     device = next(dit.parameters()).device
-    return decode(vae, restore_latent(dit, case.low[None].to(device)).cpu())[0]
+    latent = restore_latent(dit, case.low[None].to(device), fixed_text(dit.config.dim).to(device)).cpu()
+    return vae.to_clips(latent)[0].clamp(0, 1)
 
 
 def measure(restored: Tensor, case: Case, scheme: WindowScheme) -> dict[str, Any]:

@@ -251,7 +251,9 @@ class VideoReader:
         return frame_HWC
 
     def _damaged(self, what: str) -> InputError:
-        return InputError(f"{self.path}: is damaged ({what}); get a whole copy, or read it with tolerant=True")
+        return InputError(
+            f"{self.path}: is damaged ({what}); get a whole copy, or read it with tolerant=True (--tolerant)"
+        )
 
 
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:

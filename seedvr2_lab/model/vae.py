@@ -301,6 +301,14 @@ class VideoVAE(nn.Module):
         memory: Memory = {}
         return torch.cat([self.decoder(part, memory) for part in latent_BCTHW.split(chunk, 2)], 2)
 
+    def to_latent(self, clips_BCTHW: Tensor, chunk: int | None = None) -> Tensor:
+        """Clips in [0, 1] to latents of about unit variance, without noise: what the transformer works on."""
+        return self.encode(clips_BCTHW * 2 - 1, sample=False, chunk=chunk) * self.config.scaling_factor
+
+    def to_clips(self, latent_BCTHW: Tensor, chunk: int | None = None) -> Tensor:
+        """Back from latents of unit variance to clips; they may leave [0, 1] a little."""
+        return self.decode(latent_BCTHW / self.config.scaling_factor, chunk) / 2 + 0.5
+
     def _check(self, video_BCTHW: Tensor) -> None:
         factor, space = self.config.temporal_factor, self.config.spatial_factor
         T, H, W = video_BCTHW.shape[2:]

@@ -58,7 +58,7 @@ def vae_validation(vae: VideoVAE) -> Figures:
     figures = {}
     for frames in (1, 5, 17):
         clips = sample_clips("validation", 16, frames, (96, 96), torch.Generator().manual_seed(1000))
-        outputs = (vae.decode(vae.encode(clips * 2 - 1, sample=False)) / 2 + 0.5).clamp(0, 1)
+        outputs = vae.to_clips(vae.to_latent(clips)).clamp(0, 1)
         figures |= _mean_figures(f"{frames} frames", outputs, clips)
     return figures
 
@@ -70,11 +70,11 @@ def generator_validation(generator: Generator, vae: VideoVAE) -> Figures:
     for frames in (1, 5):
         random = torch.Generator().manual_seed(1000)
         clips = sample_clips("validation", 16, frames, (96, 96), random)
-        high, low = latent_pair(vae, clips, random)
+        low, high = latent_pair(vae, clips, random)
         noise = torch.randn(low.shape, generator=random) * generator.noise_scale
         restored = one_step(generator.dit, noise, build_condition(low), generator.text)
         for name, latent in {"input": low, "restored": restored, "vae": high}.items():
-            outputs = (vae.decode(latent / vae.config.scaling_factor) / 2 + 0.5).clamp(0, 1)
+            outputs = vae.to_clips(latent).clamp(0, 1)
             figures |= _mean_figures(f"{name}, {frames} frames", outputs, clips)
     return figures
 

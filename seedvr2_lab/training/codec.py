@@ -4,7 +4,7 @@ Our choice: no perceptual and no adversarial term. The small VAE is the ruler th
 errors should be plain blur, not invented texture. The published VAE's own training is not described in the paper.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +16,21 @@ from seedvr2_lab.model.vae import CausalConv3d, Resnet, VAEConfig, VideoVAE
 from seedvr2_lab.training.loop import TrainConfig
 
 # The start is close to an optimum: rates of 1e-4 and more first destroy it and take hundreds of steps to come back.
-CODEC = TrainConfig(steps=2200, learning_rate=6e-5, warmup=200, checkpoint_every=100)
+CODEC = TrainConfig(steps=500, learning_rate=4e-5, warmup=100, checkpoint_every=100)
 KL_WEIGHT = 1e-5  # per latent number; small enough that the posterior's noise costs no visible detail
 BATCHES = ((16, 1), (4, 5), (16, 1), (4, 5), (2, 9))  # (clips, frames) of successive steps
 CROP = 96
+START = ((96, 1), (24, 5))  # (clips, frames) that the start is fitted to
 
 
 @torch.no_grad()
 def initialise(vae: VideoVAE, seed: int) -> None:
-    """Start as the best linear codec of single frames: principal components of square patches of training pictures.
+    """Start as a linear codec: principal components of blocks of pixels and frames, level by level.
 
-    PyTorch's own start was 7 dB behind after 600 steps. Residual branches begin at zero. Between them the
-    encoder moves pixels into channels and projects them, and the decoder goes the same way back. All other channels
-    keep their random start. Clips begin as held frames.
+    PyTorch's own start was 7 dB behind this one after 600 steps. Residual branches begin at zero. Between them every
+    downsampler of the encoder moves its blocks into channels, projected where there are more than its width, and the
+    decoder goes the same way back. All other channels keep their random start. Needs a first level of at least 12
+    channels and last blocks that change the width.
     """
     torch.manual_seed(seed)
     vae.apply(lambda module: module.reset_parameters() if isinstance(module, CausalConv3d) else None)
@@ -36,89 +38,104 @@ def initialise(vae: VideoVAE, seed: int) -> None:
         if isinstance(module, Resnet):
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)
-    config, encoder, decoder = vae.config, vae.encoder, vae.decoder
-    patches, analysis, synthesis = _principal_components(config, seed)
-    components = list(range(config.latent_channels))
+    generator = torch.Generator().manual_seed(seed)
+    clips = [sample_clips("training", count, frames, (CROP, CROP), generator) * 2 - 1 for count, frames in START]
+    levels = _linear_levels(vae.config, clips)
+    groups, latent = vae.config.norm_groups, vae.config.latent_channels
 
-    # Encoder: (row, column, colour) of a patch becomes channels level by level, the last level projects.
-    _route(encoder.conv_in, torch.eye(3)[:, :, None, None], outputs=range(3), inputs=range(3))
-    levels, channels = len(config.widths) - 1, 3
-    for level, block in enumerate(encoder.down_blocks):
-        if level == levels:
-            _route_pairs(block.resnets[0].conv_shortcut, config.latent_channels, config.norm_groups)
-        elif hasattr(block.resnets[0], "conv_shortcut"):
-            _route(
-                block.resnets[0].conv_shortcut, torch.eye(channels)[:, :, None, None], range(channels), range(channels)
-            )
-        if level < levels:
-            unfold = torch.eye(4 * channels).view(2, 2, channels, 4 * channels).permute(3, 2, 0, 1)
-            taps = torch.einsum("kj,jcyx->kcyx", analysis, unfold) if level == levels - 1 else unfold
-            _route(block.downsamplers[0].conv, taps, outputs=range(len(taps)), inputs=range(channels))
-            channels *= 4
-
-    # Decoder: components become pixels level by level.
-    _route(decoder.conv_in, torch.eye(config.latent_channels)[:, :, None, None], outputs=components, inputs=components)
-    inputs = config.latent_channels
-    for level, block in enumerate(decoder.up_blocks):
-        pixels = 3 * 4 ** (levels - level)  # channels that stand for a patch before this level's upsampling
-        if level == levels:
-            _route_pairs(block.resnets[0].conv_shortcut, 3, config.norm_groups)
-            break
+    _route(vae.encoder.conv_in, _identity(3))
+    for block, level in zip(vae.encoder.down_blocks, levels, strict=False):
         if hasattr(block.resnets[0], "conv_shortcut"):
-            _route(block.resnets[0].conv_shortcut, torch.eye(pixels)[:, :, None, None], range(pixels), range(pixels))
+            _route(block.resnets[0].conv_shortcut, _identity(level.inputs))
+        taps = rearrange(level.analysis, "o (z y x i) -> o i z y x", z=level.frames, y=2, x=2)
+        _route(block.downsamplers[0].conv, taps)
+    _route_pairs(vae.encoder.down_blocks[-1].resnets[0].conv_shortcut, latent, groups)
+
+    _route(vae.decoder.conv_in, _identity(latent))
+    for block, level in zip(vae.decoder.up_blocks, reversed(levels), strict=False):
+        if hasattr(block.resnets[0], "conv_shortcut"):
+            _route(block.resnets[0].conv_shortcut, _identity(level.outputs))
         sampler = block.upsamplers[0]
-        width, quarter = sampler.conv.out_channels, pixels // 4
-        fold = synthesis if level == 0 else torch.eye(pixels)
-        for corner in range(4):
-            for copy in range(sampler.frames):
-                first = (corner * sampler.frames + copy) * width
-                rows = fold[corner * quarter : (corner + 1) * quarter]
-                _route(sampler.upscale_conv, rows[:, :, None, None], range(first, first + quarter), range(inputs))
-        _route(sampler.conv, torch.eye(quarter)[:, :, None, None], range(quarter), range(quarter))
-        inputs = quarter
+        corners = rearrange(level.synthesis, "(z y x i) o -> (y x z) i o 1 1 1", z=level.frames, y=2, x=2)
+        for corner, taps in enumerate(corners):
+            _route(sampler.upscale_conv, taps, first=corner * sampler.conv.out_channels)
+        _route(sampler.conv, _identity(level.inputs))
+    _route_pairs(vae.decoder.up_blocks[-1].resnets[0].conv_shortcut, 3, groups)
 
-    _calibrate(vae, patches)
+    _calibrate(vae, clips)
 
 
-def _principal_components(config: VAEConfig, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample pictures (B, 3, 1, H, W), and the matrices from a patch to its components (k, p) and back (p, k).
+class Level(NamedTuple):
+    """One downsampling as a linear map: blocks of (frames, 2, 2) cells with `inputs` channels to `outputs` channels."""
 
-    The components' variances are the square roots of the principal ones: neither do the last ones drown in
+    frames: int
+    inputs: int
+    outputs: int
+    analysis: Tensor  # (outputs, frames * 4 * inputs)
+    synthesis: Tensor  # back
+
+
+def _linear_levels(config: VAEConfig, clips: list[Tensor]) -> list[Level]:
+    """Principal components of what every downsampler sees, fitted to clips (B, 3, T, H, W).
+
+    The last level's variances are the square roots of the principal ones: neither do the last components drown in
     diffusion's noise, nor do errors in them count as much as errors in the first.
     """
-    side = config.spatial_factor
-    pictures = sample_clips("training", 256, 1, (CROP, CROP), torch.Generator().manual_seed(seed)) * 2 - 1
-    cells, levels = pictures.squeeze(2), len(config.widths) - 1
-    for _ in range(levels):
-        cells = rearrange(cells, "b c (h y) (w x) -> b (y x c) h w", y=2, x=2)
-    rows = rearrange(cells, "b p h w -> (b h w) p")
-    assert rows.shape[1] == 3 * side**2
-    variances, basis = torch.linalg.eigh(rows.T @ rows / len(rows))
-    order = variances.argsort(descending=True)[: config.latent_channels]
-    scale = variances[order] ** 0.25
-    return pictures, (basis[:, order] / scale).T, basis[:, order] * scale
+    levels, count = [], len(config.widths) - 1
+    for number, width in enumerate(config.widths[:-1]):
+        last = number == count - 1
+        frames = 2 if number >= count - config.temporal_halvings else 1
+        blocks = [
+            rearrange(
+                torch.cat([clip[:, :, :1]] * (frames - 1) + [clip], 2),  # as causal convolutions see a clip's begin
+                "b c (t z) (h y) (w x) -> b (z y x c) t h w",
+                z=frames,
+                y=2,
+                x=2,
+            )
+            for clip in clips
+        ]
+        rows = torch.cat([rearrange(block, "b p t h w -> (b t h w) p") for block in blocks])
+        outputs = config.latent_channels if last else min(rows.shape[1], width)
+        if outputs == rows.shape[1]:
+            analysis = synthesis = torch.eye(outputs)
+        else:
+            variances, basis = torch.linalg.eigh(rows.T @ rows / len(rows))
+            basis = basis[:, -outputs:].flip(1)
+            scale = variances[-outputs:].flip(0) ** 0.25 if last else torch.ones(outputs)
+            analysis, synthesis = (basis / scale).T, basis * scale
+        levels.append(Level(frames, clips[0].shape[1], outputs, analysis, synthesis))
+        clips = [torch.einsum("kp,bpthw->bkthw", analysis, block) for block in blocks]
+    return levels
 
 
-def _route(conv: CausalConv3d, taps_OIYX: Tensor, outputs: Sequence[int], inputs: Sequence[int]) -> None:
-    """Let `outputs` see `inputs` of the present frame through `taps`, and nothing else."""
-    rows, columns, Y, X = taps_OIYX.shape
-    _, kernel_y, kernel_x = conv.kernel_size
-    top, left = ((kernel_y - Y) // 2, (kernel_x - X) // 2) if Y == X == 1 else (0, 0)
-    for o in range(rows):
-        conv.weight[outputs[o]] = 0
-        conv.bias[outputs[o]] = 0
-        for i in range(columns):
-            conv.weight[outputs[o], inputs[i], -1, top : top + Y, left : left + X] = taps_OIYX[o, i]
+def _identity(channels: int) -> Tensor:
+    return torch.eye(channels)[:, :, None, None, None]
 
 
-def _route_pairs(conv: CausalConv3d, count: int, groups: int, constant: float = 2.0) -> None:
+def _route(conv: CausalConv3d, taps_OIZYX: Tensor, first: int = 0) -> None:
+    """Let outputs `first`, ... see inputs 0, 1, ... of the last Z frames through the taps, and nothing else.
+
+    One tap stands at the middle of the kernel, several stand at its beginning (the downsamplers' blocks).
+    """
+    rows, columns, Z, Y, X = taps_OIZYX.shape
+    top, left = ((kernel - 1) // 2 if Y == X == 1 else 0 for kernel in conv.kernel_size[1:])
+    outputs = slice(first, first + rows)
+    conv.weight[outputs] = 0
+    conv.bias[outputs] = 0
+    conv.weight[outputs, :columns, -Z:, top : top + Y, left : left + X] = taps_OIZYX
+
+
+def _route_pairs(conv: CausalConv3d, count: int, groups: int, constant: float = 8.0) -> None:
     """Deal the first `count` inputs out to the groups of the coming norm, each as the pair +x, -x.
 
     silu(x) - silu(-x) = x, so what follows norm and SiLU can be linear, and pairs have mean zero. A pair of constants
     in every group keeps the norm's divisor from following the content.
     """
     for i, plus in enumerate(_pair_places(count, conv.out_channels, groups)):
-        _route(conv, torch.tensor([1.0, -1.0]).view(2, 1, 1, 1), outputs=(plus, plus + 1), inputs=(i,))
+        conv.weight[plus : plus + 2] = 0
+        conv.bias[plus : plus + 2] = 0
+        conv.weight[plus : plus + 2, i, 0, 0, 0] = torch.tensor([1.0, -1.0])
     size = conv.out_channels // groups
     for end in range(size, conv.out_channels + 1, size):
         conv.weight[end - 2 : end] = 0
@@ -130,32 +147,40 @@ def _pair_places(count: int, channels: int, groups: int) -> list[int]:
     return [i % groups * (channels // groups) + 2 * (i // groups) for i in range(count)]
 
 
-def _calibrate(vae: VideoVAE, pictures: Tensor) -> None:
-    """Fit both last layers so that norm and SiLU, shifted to where it is straight, are undone."""
-    encoder, decoder, channels = vae.encoder, vae.decoder, vae.config.latent_channels
-    hidden = encoder.conv_in(pictures)
-    for block in encoder.down_blocks:
-        hidden = block(hidden, None)
-    targets = hidden[:, _pair_places(channels, hidden.shape[1], vae.config.norm_groups)]
-    _fit(encoder.conv_out, F.silu(encoder.conv_norm_out(encoder.mid_block(hidden, None))), targets)
-    encoder.conv_out.weight[channels:] *= 0.1
-    encoder.conv_out.bias[channels:] = -6  # a narrow posterior
-    hidden = decoder.mid_block(decoder.conv_in(targets), None)
-    for block in decoder.up_blocks:
-        hidden = block(hidden, None)
-    _fit(decoder.conv_out, F.silu(decoder.conv_norm_out(hidden)), pictures)
+def _calibrate(vae: VideoVAE, clips: list[Tensor]) -> None:
+    """Fit both last layers by least squares, so that norm and SiLU before them are undone."""
+    encoder, decoder, latent = vae.encoder, vae.decoder, vae.config.latent_channels
+    places = _pair_places(latent, vae.config.widths[-1], vae.config.norm_groups)
+    inputs, components = [], []
+    for hidden in clips:
+        hidden = encoder.conv_in(hidden)
+        for block in encoder.down_blocks:
+            hidden = block(hidden, None)
+        components.append(hidden[:, places])
+        inputs.append(F.silu(encoder.conv_norm_out(encoder.mid_block(hidden, None))))
+    _fit(encoder.conv_out, inputs, components)
+    encoder.conv_out.weight[latent:] *= 0.1
+    encoder.conv_out.bias[latent:] = -6  # a narrow posterior
+    inputs = []
+    for hidden in components:
+        hidden = decoder.mid_block(decoder.conv_in(hidden), None)
+        for block in decoder.up_blocks:
+            hidden = block(hidden, None)
+        inputs.append(F.silu(decoder.conv_norm_out(hidden)))
+    _fit(decoder.conv_out, inputs, clips)
 
 
-def _fit(conv: CausalConv3d, inputs_BCTHW: Tensor, targets_BCTHW: Tensor) -> None:
-    """Least squares of the first output channels on all input channels at the same place."""
-    rows = rearrange(inputs_BCTHW, "B C T H W -> (B T H W) C")
-    rows = torch.cat([rows, torch.ones(len(rows), 1)], 1).double()
-    targets = rearrange(targets_BCTHW, "B C T H W -> (B T H W) C").double()
+def _fit(conv: CausalConv3d, inputs: list[Tensor], targets: list[Tensor]) -> None:
+    """The first output channels by least squares on all input channels at the same place, over (B, C, T, H, W)."""
+    rows, wanted = (
+        torch.cat([rearrange(part, "B C T H W -> (B T H W) C") for part in parts]).double()
+        for parts in (inputs, targets)
+    )
+    rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
     ridge = 1e-6 * len(rows) * torch.eye(rows.shape[1], dtype=torch.float64)
-    solution = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ targets).float()
-    count = targets.shape[1]
-    _route(conv, solution[:-1].T[:, :, None, None], range(count), range(inputs_BCTHW.shape[1]))
-    conv.bias[:count] = solution[-1]
+    solution = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ wanted).float()
+    _route(conv, solution[:-1].T[:, :, None, None, None])
+    conv.bias[: solution.shape[1]] = solution[-1]
 
 
 def codec_loss(vae: VideoVAE, step: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -16,19 +16,29 @@ from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.training.loop import Loss, TrainConfig
 
-TINY = TrainConfig(steps=2000, learning_rate=2e-3, warmup=100)
+TINY = TrainConfig(steps=1150, learning_rate=2e-3, warmup=100)
 BATCHES = ((16, 1), (16, 1), (16, 1), (6, 5))  # (clips, frames) of successive steps
 CROP = 128
 
 
+def low_quality(clip_CTHW: Tensor, generator: torch.Generator) -> Tensor:
+    """A clip in [0, 1] made worse and enlarged to its size again: what a restorer is given."""
+    small_TCHW = degrade(clip_CTHW, generator).transpose(0, 1)
+    return resize(small_TCHW, tuple(clip_CTHW.shape[2:])).transpose(0, 1)
+
+
 @torch.no_grad()
-def latent_pair(vae: VideoVAE, video_BCTHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Scaled latents of clips in [0, 1] and of their degraded and resized twins, each (B, C, t, h, w)."""
-    size = tuple(video_BCTHW.shape[-2:])
-    low = [resize(degrade(clip, generator).transpose(0, 1), size).transpose(0, 1) for clip in video_BCTHW]
-    both = torch.cat([video_BCTHW, torch.stack(low)]) * 2 - 1
-    latents = vae.encode(both, sample=False) * vae.config.scaling_factor
-    return tuple(latents.float().chunk(2))
+def latent_pair(vae: VideoVAE, clips_BCTHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Latents of the low-quality twins of clips in [0, 1], and of the clips themselves, each (B, C, t, h, w)."""
+    with torch.autocast("cpu", enabled=False):  # a training step's autocast is for networks, not for pictures
+        low = torch.stack([low_quality(clip, generator) for clip in clips_BCTHW])
+    device = next(vae.parameters()).device
+    return tuple(vae.to_latent(torch.cat([low, clips_BCTHW]).to(device)).float().chunk(2))
+
+
+def restore_latent(dit: DiT, low_BCTHW: Tensor, text_LD: Tensor) -> Tensor:
+    """One call at time 1000, from zeros instead of noise."""
+    return one_step(dit, torch.zeros_like(low_BCTHW), build_condition(low_BCTHW), text_LD)
 
 
 def regression_loss(vae: VideoVAE, text_LD: Tensor) -> Loss:
@@ -36,10 +46,8 @@ def regression_loss(vae: VideoVAE, text_LD: Tensor) -> Loss:
 
     def loss(dit: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         batch, frames = BATCHES[step % len(BATCHES)]
-        video = sample_clips("training", batch, frames, (CROP, CROP), generator)
-        high, low = latent_pair(vae, video, generator)
-        restored = one_step(dit, torch.zeros_like(low), build_condition(low), text_LD)
-        l1 = (restored - high).abs().mean()
-        return {"loss": l1}
+        clips = sample_clips("training", batch, frames, (CROP, CROP), generator)
+        low, high = latent_pair(vae, clips, generator)
+        return {"loss": (restore_latent(dit, low, text_LD) - high).abs().mean()}
 
     return loss

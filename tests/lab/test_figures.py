@@ -103,3 +103,35 @@ def test_curves_agree_with_counting_pair_by_pair():
 def test_panels_name_the_largest_window():
     titles = [axes.get_title("left") for axes in figures.scheme_panels({"720p": GRID}, {"adaptive": SCHEME}).axes]
     assert titles == ["720p: 36 × up to 2,835"]
+
+
+def test_pictures_of_any_resolution_are_drawn_alike():
+    figure = figures.picture_row({"low": np.zeros((4, 6, 3)), "high": np.ones((16, 24, 3))})
+    figure.draw_without_rendering()
+    low, high = (axes.get_window_extent() for axes in figure.axes)
+    assert (low.width, low.height) == pytest.approx((high.width, high.height))
+    assert low.width / low.height == pytest.approx(6 / 4)
+
+
+def test_errors_stand_below_their_pictures_and_black_is_right():
+    original = np.full((4, 6, 3), 0.5)
+    wrong = original.copy()
+    wrong[1, 2] += (0.3, 0, 0)  # 0.1, the mean over colours
+    figure = figures.picture_row({"wrong": wrong, "right": original}, original, gain=4)
+    shown = {
+        axes.get_title("left"): below.images[0] for axes, below in zip(figure.axes[:2], figure.axes[2:], strict=True)
+    }
+    assert [image.get_clim() for image in shown.values()] == [(0, 1)] * 2
+    assert np.abs(shown["right"].get_array()).max() == 0
+    assert shown["wrong"].get_array().sum() == shown["wrong"].get_array()[1, 2] == pytest.approx(0.4)
+
+
+def test_latent_maps_share_a_scale_with_zero_in_the_middle():
+    latents = {"a": np.arange(3 * 4 * 6).reshape(3, 4, 6), "b": -np.ones((3, 4, 6))}
+    drawn = figures.latent_maps(latents, [2, 0]).axes[:4]
+    assert [axes.get_title() for axes in drawn[:2]] == ["", ""]
+    assert [axes.get_title("left") for axes in drawn[:2]] == ["channel 2", "channel 0"]
+    assert np.array_equal(drawn[0].images[0].get_array(), latents["a"][2])
+    limits = {axes.images[0].get_clim() for axes in drawn}
+    ((low, high),) = limits
+    assert low == -high and high == pytest.approx(latents["a"].max(), rel=0.05)
