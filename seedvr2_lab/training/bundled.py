@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import platform
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -32,20 +32,23 @@ def train_vae(run: Path, weights: Path, device: str = "cpu") -> Path:
     target = weights / "vae_small.safetensors"
     weights.mkdir(parents=True, exist_ok=True)
     save_vae(target, vae, latent_scale(vae))
-    _record(target, "vae", run, CODEC, vae, vae_validation(load_vae(target)))
+    _record(target, "vae", [run], [CODEC], vae, vae_validation(load_vae(target)))
     return target
 
 
 def train_tiny(run: Path, weights: Path, device: str = "cpu") -> Path:
     """The one-step generator `tiny` on the latents of the bundled VAE, by regression."""
-    torch.manual_seed(TINY.seed)  # the initial weights
+    torch.manual_seed(TINY[0].seed)  # the initial weights
     dit, vae = DiT(config.transformer_config("tiny")), load_vae("small")
     text = fixed_text(dit.config.dim)
-    dit = train(dit, regression_loss(vae.to(device), text.to(device)), TINY, run, device).cpu()
+    loss, cycles = regression_loss(vae.to(device), text.to(device)), [run / f"cycle{i}" for i in range(len(TINY))]
+    for settings, cycle in zip(TINY, cycles, strict=True):
+        dit = train(dit, loss, settings, cycle, device)
+    dit = dit.cpu()
     target = weights / "dit_tiny.safetensors"
     weights.mkdir(parents=True, exist_ok=True)
     save_generator(target, Generator(dit, text, noise_scale=0.0))
-    _record(target, "tiny", run, TINY, dit, generator_validation(load_generator(target), vae.cpu()))
+    _record(target, "tiny", cycles, TINY, dit, generator_validation(load_generator(target), vae.cpu()))
     return target
 
 
@@ -88,16 +91,21 @@ def _mean_figures(name: str, outputs: Tensor, clips: Tensor) -> Figures:
 
 
 def _record(
-    target: Path, stage: str, run: Path, settings: TrainConfig, model: torch.nn.Module, figures: Figures
+    target: Path,
+    stage: str,
+    runs: Sequence[Path],
+    settings: Sequence[TrainConfig],
+    model: torch.nn.Module,
+    figures: Figures,
 ) -> None:
     """How the file came about, as JSON and log beside it."""
-    log = run / "log.jsonl"
-    shutil.copyfile(log, target.with_suffix(".log.jsonl"))
+    logs = [(run / "log.jsonl").read_text() for run in runs]
+    target.with_suffix(".log.jsonl").write_text("".join(logs))
     record = {
         "command": f"seedvr2-lab train {stage}",
-        "settings": dataclasses.asdict(settings),
+        "settings": [dataclasses.asdict(cycle) for cycle in settings],
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": json.loads(log.read_text().splitlines()[-1])["seconds"],
+        "seconds": round(sum(json.loads(log.splitlines()[-1])["seconds"] for log in logs), 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "validation": figures,

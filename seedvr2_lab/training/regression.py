@@ -16,7 +16,10 @@ from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.training.loop import Loss, TrainConfig
 
-TINY = TrainConfig(steps=1150, learning_rate=2e-3, warmup=100)
+TINY = (  # two cycles; the second one sees new crops
+    TrainConfig(steps=1150, learning_rate=2e-3, warmup=100),
+    TrainConfig(steps=480, learning_rate=1.2e-3, warmup=30, seed=1, checkpoint_every=60),
+)
 BATCHES = ((16, 1), (16, 1), (16, 1), (6, 5))  # (clips, frames) of successive steps
 CROP = 128
 
