@@ -327,6 +327,7 @@ def paired_differences(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> "
             if mean.seeds > 1:
                 here.hlines(row, mean.low, mean.high, color=COLORS[0], lw=2)
         here.set(xlabel=label, yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+        here.locator_params(axis="x", nbins=5)  # three decimals each: more of them would overlap
     return figure
 
 
