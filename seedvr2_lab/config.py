@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from seedvr2_lab.model.vae import VAEConfig
 
 # The published geometry spends 16 pixels on a token side, far too many for photographs of 500 pixels: the small VAE
-# spends 8. It halves time once, not twice: with 16 numbers for 4x4 pixels of 4 frames its ceiling on moving clips was
-# below bicubic enlargement.
+# spends 8. It halves time once, not twice: a linear codec of 16 numbers keeps 37 dB of moving validation clips with 4x4
+# pixels of 2 frames, 33 dB with 4 frames.
 VAES = {
     "small": dict(
         widths=(16, 32, 64), resnets=1, norm_groups=4, temporal_halvings=1, mid_attention=False, scaling_factor=1.0
