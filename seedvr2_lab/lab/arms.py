@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
 
 RECIPE = 1  # raise it whenever the same settings would give other numbers than before
 CHECKOUT = Path(__file__).parents[2]
@@ -33,15 +32,6 @@ def arm_key(settings: dict[str, Any]) -> str:
     """The name of the file for these settings, which may hold dataclasses: 16 hexadecimal digits."""
     text = json.dumps({"recipe": RECIPE, "settings": settings}, default=dataclasses.asdict, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def weights_hash(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any weight."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def kept(

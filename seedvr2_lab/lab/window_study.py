@@ -24,17 +24,18 @@ from torch import Tensor, nn
 
 from seedvr2_lab import config
 from seedvr2_lab.console import InputError
-from seedvr2_lab.lab.arms import kept, weights_hash
+from seedvr2_lab.lab.arms import kept
 from seedvr2_lab.lab.benchmarks import vae_round_trip
-from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture, sample_clips
+from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture
 from seedvr2_lab.media.degrade import Degradation
 from seedvr2_lab.metrics import psnr, seam_index, ssim
 from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import fixed_text
 from seedvr2_lab.model.windows import WindowScheme, partition
-from seedvr2_lab.training.loop import Loss, TrainConfig, train
-from seedvr2_lab.training.regression import latent_pair, low_quality, restore_latent
+from seedvr2_lab.training.loop import TrainConfig, train
+from seedvr2_lab.training.pairs import Pairs, encode_pairs, low_quality, weights_hash
+from seedvr2_lab.training.regression import regression_loss, restore_latent
 
 Grid = tuple[int, int]  # tokens along height and width
 
@@ -105,7 +106,8 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
 
     def compute(checkpoints: Path) -> dict[str, Any]:
         pairs = training_pairs(vae, settings.pool)
-        dit = train(new_transformer(settings), regression_loss(pairs, settings.batch), settings.training, checkpoints)
+        loss = regression_loss([(pairs, settings.batch)], fixed_text(settings.transformer.dim))
+        dit = train(new_transformer(settings), loss, settings.training, checkpoints)
         log = [json.loads(line) for line in (checkpoints / "log.jsonl").read_text().splitlines()]
         tests, view = [], ""
         for scheme in settings.test_windows:
@@ -143,24 +145,10 @@ def run_baselines(settings: Settings, vae: VideoVAE, folder: Path | None = None)
     return kept({"study": "windows, baselines", **tested}, compute, folder)
 
 
-class Pairs(NamedTuple):
-    """Latents of unit variance: what to restore, and what it should become."""
-
-    low_BCTHW: Tensor
-    high_BCTHW: Tensor
-
-
 @lru_cache(maxsize=1)
 def training_pairs(vae: VideoVAE, count: int) -> Pairs:
     """The pool that all arms and seeds draw from, encoded once in a process."""
-    generator = torch.Generator().manual_seed(0)
-    size = tuple(TOKEN * tokens for tokens in TRAINING_GRID)
-    low, high = [], []
-    for start in range(0, count, 16):
-        clips_BCTHW = sample_clips("training", min(16, count - start), 1, size, generator)
-        for part, latent in zip((low, high), latent_pair(vae, clips_BCTHW, generator), strict=True):
-            part.append(latent)
-    return Pairs(torch.cat(low), torch.cat(high))
+    return encode_pairs(vae, count, frames=1, size=tuple(TOKEN * tokens for tokens in TRAINING_GRID))
 
 
 def new_transformer(settings: Settings) -> DiT:
@@ -168,19 +156,6 @@ def new_transformer(settings: Settings) -> DiT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.training.seed)
         return DiT(settings.transformer)
-
-
-def regression_loss(pairs: Pairs, batch: int) -> Loss:
-    """Mean absolute error of the restored latent."""
-
-    def loss(dit: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(pairs.low_BCTHW), (batch,), generator=generator)
-        device = next(dit.parameters()).device
-        low_BCTHW, high_BCTHW = (part[rows].to(device) for part in pairs)
-        text = fixed_text(dit.config.dim).to(device)
-        return {"loss": (restore_latent(dit, low_BCTHW, text) - high_BCTHW).abs().mean()}
-
-    return loss
 
 
 class Case(NamedTuple):

@@ -4,11 +4,10 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seedvr2_lab import config
 from seedvr2_lab.media.clips import sample_clips
@@ -19,7 +18,8 @@ from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import Generator, fixed_text, load_generator, load_vae, save_generator, save_vae
 from seedvr2_lab.training.codec import CODEC, codec_loss, initialise, latent_scale
 from seedvr2_lab.training.loop import TrainConfig, train
-from seedvr2_lab.training.regression import TINY, latent_pair, regression_loss
+from seedvr2_lab.training.pairs import latent_pair
+from seedvr2_lab.training.regression import TINY, regression_loss, tiny_batches
 
 Figures = dict[str, float]
 
@@ -32,23 +32,21 @@ def train_vae(run: Path, weights: Path, device: str = "cpu") -> Path:
     target = weights / "vae_small.safetensors"
     weights.mkdir(parents=True, exist_ok=True)
     save_vae(target, vae, latent_scale(vae))
-    _record(target, "vae", [run], [CODEC], vae, vae_validation(load_vae(target)))
+    _record(target, "vae", run, CODEC, vae, vae_validation(load_vae(target)))
     return target
 
 
 def train_tiny(run: Path, weights: Path, device: str = "cpu") -> Path:
     """The one-step generator `tiny` on the latents of the bundled VAE, by regression."""
-    torch.manual_seed(TINY[0].seed)  # the initial weights
+    torch.manual_seed(TINY.seed)  # the initial weights
     dit, vae = DiT(config.transformer_config("tiny")), load_vae("small")
     text = fixed_text(dit.config.dim)
-    loss, cycles = regression_loss(vae.to(device), text.to(device)), [run / f"cycle{i}" for i in range(len(TINY))]
-    for settings, cycle in zip(TINY, cycles, strict=True):
-        dit = train(dit, loss, settings, cycle, device)
-    dit = dit.cpu()
+    batches = tiny_batches(vae.to(device), run)
+    dit = train(dit, regression_loss(batches, text), TINY, run, device).cpu()
     target = weights / "dit_tiny.safetensors"
     weights.mkdir(parents=True, exist_ok=True)
     save_generator(target, Generator(dit, text, noise_scale=0.0))
-    _record(target, "tiny", cycles, TINY, dit, generator_validation(load_generator(target), vae.cpu()))
+    _record(target, "tiny", run, TINY, dit, generator_validation(load_generator(target), vae.cpu()))
     return target
 
 
@@ -90,22 +88,15 @@ def _mean_figures(name: str, outputs: Tensor, clips: Tensor) -> Figures:
     }
 
 
-def _record(
-    target: Path,
-    stage: str,
-    runs: Sequence[Path],
-    settings: Sequence[TrainConfig],
-    model: torch.nn.Module,
-    figures: Figures,
-) -> None:
+def _record(target: Path, stage: str, run: Path, settings: TrainConfig, model: nn.Module, figures: Figures) -> None:
     """How the file came about, as JSON and log beside it."""
-    logs = [(run / "log.jsonl").read_text() for run in runs]
-    target.with_suffix(".log.jsonl").write_text("".join(logs))
+    log = (run / "log.jsonl").read_text()
+    target.with_suffix(".log.jsonl").write_text(log)
     record = {
         "command": f"seedvr2-lab train {stage}",
-        "settings": [dataclasses.asdict(cycle) for cycle in settings],
+        "settings": dataclasses.asdict(settings),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "seconds": round(sum(json.loads(log.splitlines()[-1])["seconds"] for log in logs), 1),
+        "seconds": json.loads(log.splitlines()[-1])["seconds"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "validation": figures,

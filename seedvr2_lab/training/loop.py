@@ -1,16 +1,20 @@
 """The training loop: one plain function, killed at any moment and resumed to the same result.
 
 Every random number of a step comes from a generator seeded by (run seed, step). A resumed run therefore needs nothing
-but the weights, the optimizer and the step number to see the same batches and the same noise as an unbroken one.
+but the weights, the optimizers and the step number to see the same batches and the same noise as an unbroken one.
+
+A run has one player or several. Players take turns within a step, in their order, each on its own loss and with the
+others frozen: that is all there is to adversarial training as far as the loop is concerned.
 """
 
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,77 +31,133 @@ class TrainConfig:
     gradient_clip: float = 1.0
     ema: float = 0.998
     seed: int = 0
+    accumulate: int = 1  # batches whose gradients make one step
     log_every: int = 20
     checkpoint_every: int = 200
     bf16: bool = True  # autocast of linear layers and convolutions
+    muon: bool = False  # the matrices of a transformer's blocks by Muon: 2 to 3 times fewer steps to a loss than AdamW
 
 
 Loss = Callable[
     [nn.Module, int, torch.Generator], dict[str, Tensor]
-]  # (model, step, generator) -> losses, "loss" their sum
+]  # (model, step, generator) -> losses, "loss" their sum; other entries are logged
+
+
+class Player(NamedTuple):
+    """A network that learns, and what it minimises."""
+
+    model: nn.Module
+    loss: Loss
+
+
+class TrainingFailed(RuntimeError):
+    """A run that cannot go on: a loss that is not finite, or a player that has collapsed."""
 
 
 def train(model: nn.Module, loss: Loss, config: TrainConfig, out: Path | None, device: str = "cpu") -> nn.Module:
-    """Minimise `loss(model, step, generator)["loss"]` and return `model` holding the averaged (EMA) weights.
+    """`train_players` with one player."""
+    return train_players({"model": Player(model, loss)}, config, out, device)["model"]
+
+
+def train_players(
+    players: Mapping[str, Player], config: TrainConfig, out: Path | None, device: str = "cpu"
+) -> dict[str, nn.Module]:
+    """Train all players and return their networks holding the averaged (EMA) weights.
 
     With `out` (a folder) the run leaves `log.jsonl` and `checkpoint.pt` there and goes on from that checkpoint if it
-    exists; the checkpoint of another configuration is refused. A loss that is not finite ends the run with the last
-    good checkpoint kept.
+    exists; the checkpoint of another configuration is refused.
+
+    Raises:
+        TrainingFailed: a loss was not finite, or raised this itself; the last good checkpoint is kept.
     """
-    model.to(device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
-    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    state = _resume(out, config)
-    if state:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema = {name: value.to(device) for name, value in state["ema"].items()}
-    first, elapsed, started = (
-        (state["step"], state["seconds"], time.perf_counter()) if state else (0, 0.0, time.perf_counter())
-    )
+    apprentices = {name: _Apprentice(player, config, device) for name, player in players.items()}
+    state = _resume(out, config) or {"step": 0, "seconds": 0.0, "players": {}}
+    for name, saved in state["players"].items():
+        apprentices[name].load_state_dict(saved)
+    first, started = state["step"], time.perf_counter() - state["seconds"]
 
     bar = progress(range(first, config.steps), "train", unit="step")
     for step in bar:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config)
-        with torch.autocast(device, torch.bfloat16, enabled=config.bf16):
-            losses = loss(model, step, generator)
-        if not torch.isfinite(losses["loss"]):
-            raise FloatingPointError(
-                f"the loss is {losses['loss']:g} at step {step}; the last checkpoint in {out} is good"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        optimizer.step()
-        decay = min(config.ema, (1 + step) / (10 + step))  # the first weights, random ones, are forgotten fast
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                ema[name].lerp_(value, 1 - decay)
+        numbers = {}
+        for name, apprentice in apprentices.items():
+            for other in apprentices.values():
+                other.model.requires_grad_(other is apprentice)
+            prefix = f"{name}." if len(apprentices) > 1 else ""
+            try:
+                found = apprentice.learn(step, generator)
+            except TrainingFailed as failure:
+                kept = f"; the last checkpoint is {out / 'checkpoint.pt'}" if out else ""
+                raise TrainingFailed(f"step {step}: {failure}{kept}") from None
+            numbers |= {prefix + key: value for key, value in found.items()}
 
-        done, seconds = step + 1, elapsed + time.perf_counter() - started
+        done, seconds = step + 1, time.perf_counter() - started
         if out and (done % config.log_every == 0 or done == config.steps):
-            numbers = {name: round(value.item(), 5) for name, value in {**losses, "gradient_norm": norm}.items()}
+            row = {"step": done, "seconds": round(seconds, 1)}
+            row |= {name: round(value.item(), 5) for name, value in numbers.items()}
             with open(out / "log.jsonl", "a") as log:
-                log.write(json.dumps({"step": done, "seconds": round(seconds, 1), **numbers}) + "\n")
-            bar.set_postfix(loss=numbers["loss"])
+                log.write(json.dumps(row) + "\n")
+            bar.set_postfix({name: value for name, value in row.items() if name.endswith("loss")})
         if out and (done % config.checkpoint_every == 0 or done == config.steps):
-            _save(
-                out / "checkpoint.pt",
-                {
-                    "config": dataclasses.asdict(config),
-                    "step": done,
-                    "seconds": seconds,
-                    "model": model.state_dict(),
-                    "ema": ema,
-                    "optimizer": optimizer.state_dict(),
-                },
-            )
-    model.load_state_dict(ema)
-    return model.eval()
+            saved = {name: apprentice.state_dict() for name, apprentice in apprentices.items()}
+            settings = dataclasses.asdict(config)
+            _save(out / "checkpoint.pt", {"config": settings, "step": done, "seconds": seconds, "players": saved})
+    return {name: apprentice.finished() for name, apprentice in apprentices.items()}
+
+
+class _Apprentice:
+    """A player with its optimizers and the average of its weights."""
+
+    def __init__(self, player: Player, config: TrainConfig, device: str):
+        self.model, self.loss, self.config, self.device = player.model.to(device).train(), player.loss, config, device
+        self.optimizers = _optimizers(self.model, config)
+        self.ema = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def learn(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One update. Returns the losses of the (last) batch and the norm of the gradient."""
+        self.model.zero_grad(set_to_none=True)
+        for _ in range(self.config.accumulate):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16):
+                losses = self.loss(self.model, step, generator)
+            if not torch.isfinite(losses["loss"]):
+                raise TrainingFailed(f"the loss is {losses['loss']:g}")
+            (losses["loss"] / self.config.accumulate).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * _schedule(step, self.config)
+            optimizer.step()
+        decay = min(self.config.ema, (1 + step) / (10 + step))  # the first weights, random ones, are forgotten fast
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.ema[name].lerp_(value, 1 - decay)
+        return {name: value.detach() for name, value in {**losses, "gradient_norm": norm}.items()}
+
+    def state_dict(self) -> dict:
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        return {"model": self.model.state_dict(), "ema": self.ema, "optimizers": optimizers}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
+
+    def finished(self) -> nn.Module:
+        self.model.load_state_dict(self.ema)
+        return self.model.requires_grad_(True).eval()
+
+
+def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    rate, decay = config.learning_rate, config.weight_decay
+    matrices = [
+        value for name, value in model.named_parameters() if config.muon and value.ndim == 2 and "blocks." in name
+    ]
+    others = [value for value in model.parameters() if not any(value is matrix for matrix in matrices)]
+    optimizers = [torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=decay)]
+    if matrices:  # updates of AdamW's size, so that one learning rate serves both
+        optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
 
 
 def _schedule(step: int, config: TrainConfig) -> float:

@@ -6,37 +6,22 @@ the same L1 in latent space as the adversarial recipe, without its discriminator
 is zero, the mean of the prior, since an average answer has no use for a random input.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from seedvr2_lab.media.clips import sample_clips
-from seedvr2_lab.media.degrade import degrade, resize
 from seedvr2_lab.model.diffusion import build_condition, one_step
 from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.training.loop import Loss, TrainConfig
+from seedvr2_lab.training.pairs import Pairs, encode_pairs
 
-TINY = (  # two cycles; the second one sees new crops
-    TrainConfig(steps=1150, learning_rate=2e-3, warmup=100),
-    TrainConfig(steps=480, learning_rate=1.2e-3, warmup=30, seed=1, checkpoint_every=60),
-)
-BATCHES = ((16, 1), (16, 1), (16, 1), (6, 5))  # (clips, frames) of successive steps
+TINY = TrainConfig(steps=3600, learning_rate=4e-3, warmup=100, muon=True)
 CROP = 128
-
-
-def low_quality(clip_CTHW: Tensor, generator: torch.Generator) -> Tensor:
-    """A clip in [0, 1] made worse and enlarged to its size again: what a restorer is given."""
-    small_TCHW = degrade(clip_CTHW, generator).transpose(0, 1)
-    return resize(small_TCHW, tuple(clip_CTHW.shape[2:])).transpose(0, 1)
-
-
-@torch.no_grad()
-def latent_pair(vae: VideoVAE, clips_BCTHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Latents of the low-quality twins of clips in [0, 1], and of the clips themselves, each (B, C, t, h, w)."""
-    with torch.autocast("cpu", enabled=False):  # a training step's autocast is for networks, not for pictures
-        low = torch.stack([low_quality(clip, generator) for clip in clips_BCTHW])
-    device = next(vae.parameters()).device
-    return tuple(vae.to_latent(torch.cat([low, clips_BCTHW]).to(device)).float().chunk(2))
+POOLS = {1: 3072, 5: 768}  # frames of a clip -> pairs
+BATCHES = ((16, 1), (16, 1), (16, 1), (6, 5))  # (clips, frames) of successive steps
 
 
 def restore_latent(dit: DiT, low_BCTHW: Tensor, text_LD: Tensor) -> Tensor:
@@ -44,13 +29,22 @@ def restore_latent(dit: DiT, low_BCTHW: Tensor, text_LD: Tensor) -> Tensor:
     return one_step(dit, torch.zeros_like(low_BCTHW), build_condition(low_BCTHW), text_LD)
 
 
-def regression_loss(vae: VideoVAE, text_LD: Tensor) -> Loss:
-    """Mean absolute error between the restored and the true latent."""
+def tiny_batches(vae: VideoVAE, folder: Path | None = None) -> list[tuple[Pairs, int]]:
+    """What `tiny` learns from: pictures, and a step of clips in every four. `folder` as in `encode_pairs`."""
+    pools = {frames: encode_pairs(vae, count, frames, (CROP, CROP), folder=folder) for frames, count in POOLS.items()}
+    return [(pools[frames], clips) for clips, frames in BATCHES]
+
+
+def regression_loss(batches: Sequence[tuple[Pairs, int]], text_LD: Tensor) -> Loss:
+    """Mean absolute error between the restored and the true latent.
+
+    Successive steps go round `batches`, each a pool and how many pairs to draw from it.
+    """
 
     def loss(dit: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch, frames = BATCHES[step % len(BATCHES)]
-        clips = sample_clips("training", batch, frames, (CROP, CROP), generator)
-        low, high = latent_pair(vae, clips, generator)
-        return {"loss": (restore_latent(dit, low, text_LD) - high).abs().mean()}
+        pool, count = batches[step % len(batches)]
+        device = next(dit.parameters()).device
+        low_BCTHW, high_BCTHW = pool.draw(count, generator, device)
+        return {"loss": (restore_latent(dit, low_BCTHW, text_LD.to(device)) - high_BCTHW).abs().mean()}
 
     return loss

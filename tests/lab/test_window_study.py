@@ -10,7 +10,9 @@ from seedvr2_lab.console import InputError
 from seedvr2_lab.lab import arms, window_study
 from seedvr2_lab.lab.window_study import GRIDS, SCHEMES, TRAINING_GRID, borders, measure, run_arm, score, study_settings
 from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.weights import fixed_text
 from seedvr2_lab.model.windows import partition
+from seedvr2_lab.training.regression import regression_loss
 
 # Losses of three steps and the PSNR of the three test crops. If they differ, the study's numbers have changed: raise
 # RECIPE in lab/arms.py and store the new trace here.
@@ -59,7 +61,7 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_pairs(vae):
     seen = []
     for dit in (fixed, adaptive):
         dit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        window_study.regression_loss(pairs, 2)(dit, 7, torch.Generator().manual_seed(7))
+        regression_loss([(pairs, 2)], fixed_text(96))(dit, 7, torch.Generator().manual_seed(7))
     assert torch.equal(*seen)
 
 

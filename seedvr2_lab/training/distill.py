@@ -1,0 +1,102 @@
+"""Distillation: from a teacher of many steps to a student of one.
+
+- *Progressive* (the paper's section 3.3; Salimans and Ho 2022): the student of n/2 steps learns to do in one step what
+  its teacher of n steps does in two, then becomes the teacher of the next halving: 64, 32, ... 1. Guidance is folded
+  in by the first halving; after it the text alone says it all.
+- *Consistency* (discrete time, the first stage of APT; Song et al. 2023): the clean latents that the student sees from
+  two neighbouring points of the teacher's path are to agree; at time 0 it is the point itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seedvr2_lab.console import InputError
+from seedvr2_lab.model.diffusion import (
+    T_MAX,
+    Velocity,
+    build_condition,
+    clean_from_velocity,
+    conditioned,
+    euler_step,
+    mix,
+)
+from seedvr2_lab.model.dit import DiT
+from seedvr2_lab.training.loop import Loss
+from seedvr2_lab.training.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen teacher, the texts it reads and the guidance it is used with (1: none)."""
+
+    dit: DiT
+    positive_LD: Tensor
+    negative_LD: Tensor | None = None
+    guidance: float = 1.0
+
+    def velocity(self, condition: Tensor) -> Velocity:
+        return conditioned(self.dit, condition, self.positive_LD, self.negative_LD, self.guidance)
+
+
+def two_steps_as_one(velocity: Velocity, x: Tensor, time: Tensor, until: Tensor) -> Tensor:
+    """The velocity that takes x in one Euler step to where `velocity` takes it in two equal ones."""
+    middle = (time + until) / 2
+    first = velocity(x, time)
+    second = velocity(euler_step(x, first, time, middle), middle)
+    return (first + second) / 2
+
+
+def halving_loss(teacher: Teacher, teacher_steps: int, batches: Sequence[tuple[Pairs, int]]) -> Loss:
+    """One stage of progressive distillation: mean squared error of the velocity at the student's own times.
+
+    Raises InputError unless `teacher_steps` is an even number.
+    """
+    if teacher_steps < 2 or teacher_steps % 2:
+        raise InputError(f"the teacher has {teacher_steps} steps: give an even number, a student has half of them")
+    student_steps = teacher_steps // 2
+
+    def loss(student: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        x, condition, time, until = _point_on_a_path(student, batches, step, student_steps, generator)
+        with torch.no_grad():
+            target = two_steps_as_one(teacher.velocity(condition), x, time, until)
+        velocity = conditioned(student, condition, teacher.positive_LD)(x, time)
+        return {"loss": (velocity - target).square().flatten(1).mean(1).mean()}
+
+    return loss
+
+
+def consistency_loss(teacher: Teacher, steps: int, batches: Sequence[tuple[Pairs, int]]) -> Loss:
+    """Mean squared distance between the clean latents seen from neighbours on a path of `steps` steps.
+
+    The one seen from the less noisy neighbour is the target and gets no gradient (Song and Dhariwal 2023 found the
+    current weights the better target than averaged ones).
+    """
+    if steps < 1:
+        raise InputError(f"consistency is asked for on {steps} steps: give at least 1")
+
+    def loss(student: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        x, condition, time, until = _point_on_a_path(student, batches, step, steps, generator)
+        velocity = conditioned(student, condition, teacher.positive_LD)
+        with torch.no_grad():
+            neighbour = euler_step(x, teacher.velocity(condition)(x, time), time, until)
+            target = clean_from_velocity(neighbour, velocity(neighbour, until), until)  # the neighbour itself at 0
+        clean = clean_from_velocity(x, velocity(x, time), time)
+        return {"loss": (clean - target).square().flatten(1).mean(1).mean()}
+
+    return loss
+
+
+def _point_on_a_path(
+    student: DiT, batches: Sequence[tuple[Pairs, int]], step: int, steps: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x_t between clean latents and noise, its condition, and t and the next time of a sampler of so many steps."""
+    pool, count = batches[step % len(batches)]
+    device = next(student.parameters()).device
+    low, high = pool.draw(count, generator)
+    noise = torch.randn(low.shape, generator=generator)
+    place = torch.randint(1, steps + 1, (count,), generator=generator)
+    time, until = T_MAX * place / steps, T_MAX * (place - 1) / steps
+    return tuple(part.to(device) for part in (mix(high, noise, time), build_condition(low), time, until))

@@ -1,0 +1,88 @@
+"""Training pairs: the latent of a low-quality clip, and that of the clip itself.
+
+Preparing a pair costs more than learning from it at the sizes of this laboratory. Pools of pairs are therefore encoded
+once, before the training, and kept in a file that all stages and all runs with the same VAE share.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from seedvr2_lab.console import progress
+from seedvr2_lab.media.clips import sample_clips
+from seedvr2_lab.media.degrade import degrade, resize
+from seedvr2_lab.model.vae import VideoVAE
+
+
+class Pairs(NamedTuple):
+    """Latents of unit variance: what to restore, and what it should become."""
+
+    low_BCTHW: Tensor
+    high_BCTHW: Tensor
+
+    def draw(self, count: int, generator: torch.Generator, device: torch.device | str = "cpu") -> "Pairs":
+        """A random batch, with repeats."""
+        rows = torch.randint(len(self.low_BCTHW), (count,), generator=generator)
+        return Pairs(*(part[rows].to(device) for part in self))
+
+
+def low_quality(clip_CTHW: Tensor, generator: torch.Generator) -> Tensor:
+    """A clip in [0, 1] made worse and enlarged to its size again: what a restorer is given."""
+    small_TCHW = degrade(clip_CTHW, generator).transpose(0, 1)
+    return resize(small_TCHW, tuple(clip_CTHW.shape[2:])).transpose(0, 1)
+
+
+@torch.no_grad()
+def latent_pair(vae: VideoVAE, clips_BCTHW: Tensor, generator: torch.Generator) -> Pairs:
+    """Latents of the low-quality twins of clips in [0, 1], and of the clips themselves."""
+    low = torch.stack([low_quality(clip, generator) for clip in clips_BCTHW])
+    device = next(vae.parameters()).device
+    return Pairs(*vae.to_latent(torch.cat([low, clips_BCTHW]).to(device)).float().cpu().chunk(2))
+
+
+def encode_pairs(
+    vae: VideoVAE,
+    count: int,
+    frames: int,
+    size: tuple[int, int],
+    seed: int = 0,
+    folder: Path | None = None,
+    at_once: int = 16,
+) -> Pairs:
+    """A pool of `count` pairs from the training pictures, clips of (frames, *size) pixels.
+
+    With `folder` the pool is kept there and read again by the next caller that asks for the same one.
+    """
+    key = {"count": count, "frames": frames, "size": size, "seed": seed, "vae": weights_hash(vae)}
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+    path = folder / f"pairs_{name}.safetensors" if folder else None
+    if path and path.exists():
+        with safe_open(path, "pt") as file:
+            return Pairs(file.get_tensor("low"), file.get_tensor("high"))
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for start in progress(range(0, count, at_once), "encode pairs", unit="batch"):
+        clips_BCTHW = sample_clips("training", min(at_once, count - start), frames, size, generator)
+        batches.append(latent_pair(vae, clips_BCTHW, generator))
+    pool = Pairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    if path:
+        folder.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
+        new.replace(path)
+    return pool
+
+
+def weights_hash(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any weight."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

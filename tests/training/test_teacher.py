@@ -1,0 +1,71 @@
+"""The teacher's loss by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from seedvr2_lab.model.diffusion import T_MAX
+from seedvr2_lab.training.pairs import Pairs
+from seedvr2_lab.training.teacher import teacher_loss
+
+POSITIVE, NEGATIVE = torch.ones(2, 3), torch.zeros(2, 3)
+
+
+class Spy(nn.Module):
+    """Answers zero velocity and remembers what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.zero = nn.Parameter(torch.zeros(()))
+
+    def forward(self, clips, text, time):
+        self.clips, self.text, self.time = clips, text, time
+        return self.zero * clips[:, :16]
+
+
+def pool(count=64):
+    generator = torch.Generator().manual_seed(0)
+    return Pairs(*(torch.randn(count, 16, 1, 2, 2, generator=generator) + shift for shift in (0, 100)))
+
+
+def run(step=0, **settings):
+    spy = Spy()
+    loss = teacher_loss([(pool(), 40)], POSITIVE, NEGATIVE, **settings)
+    return spy, loss(spy, step, torch.Generator().manual_seed(step))["loss"].item()
+
+
+def test_noised_target_condition_and_mask_enter_side_by_side():
+    spy, _ = run(negative_share=0, condition_noise=0)
+    noised, condition, mask = spy.clips.split([16, 16, 1], 1)
+    assert (mask == 1).all() and (spy.time > 0).all() and (spy.time < T_MAX).all()
+    remaining = (noised.mean((1, 2, 3, 4)) / 100 - (1 - spy.time / T_MAX)).abs()
+    assert remaining.max() < 0.02  # the target's mean is 100, the noise's 0
+    assert any(torch.equal(condition[0], low) for low in pool().low_BCTHW)
+
+
+def test_times_are_logit_normal():
+    times = torch.cat([run(step)[0].time for step in range(40)]) / T_MAX
+    logits = times.logit()
+    assert logits.mean().abs() < 0.1 and (logits.std() - 1).abs() < 0.1
+
+
+def test_without_an_answer_the_loss_is_the_mean_square_of_noise_minus_target():
+    _, loss = run(negative_share=0)
+    assert loss == pytest.approx(100**2 + 2, rel=0.01)
+    _, loss = run(negative_share=1)
+    assert loss == pytest.approx(0 + 2, rel=0.1)
+
+
+def test_the_share_of_negative_clips_reads_the_negative_text():
+    spy, _ = run(negative_share=0.3)
+    is_negative = [torch.equal(text, NEGATIVE) for text in spy.text]
+    assert 4 <= sum(is_negative) <= 20
+    means = spy.clips[:, :16].mean((1, 2, 3, 4)) / (1 - spy.time / T_MAX)
+    assert all((mean.item() < 50) == negative for mean, negative in zip(means, is_negative, strict=True))
+
+
+def test_the_condition_is_noised_at_most_as_far_as_asked():
+    spy, _ = run(negative_share=0, condition_noise=0.25)
+    condition = spy.clips[:, 16:32]
+    nearest = torch.stack([(one - pool().low_BCTHW).flatten(1).norm(dim=1).min() for one in condition])
+    assert nearest.min() > 0 and nearest.max() < 0.25 * 2 * 64**0.5
