@@ -27,6 +27,9 @@ VAES = {
 TRANSFORMERS = {
     "study": dict(dim=96, layers=6, heads=3, mlp_hidden=256, windows=dict(reference=(18, 32))),
     "tiny": dict(dim=128, layers=8, heads=4, mlp_hidden=352, windows=dict(reference=(16, 16))),
+    # The published models: 3.4 and 8.2 thousand million parameters.
+    "3b": dict(dim=2560, layers=32, heads=20, head_dim=128, separate_layers=10, text_channels=5120, windows={}),
+    "7b": dict(variant="v1", dim=3072, layers=36, heads=24, head_dim=128, text_channels=5120, windows={}),
 }
 
 

@@ -19,26 +19,31 @@ from seedvr2_lab.console import InputError, progress
 from seedvr2_lab.media import color
 from seedvr2_lab.media.degrade import resize
 from seedvr2_lab.media.pictures import PICTURES
+from seedvr2_lab.media.transform import padded_length
 from seedvr2_lab.media.video import VideoReader
 from seedvr2_lab.media.video_writer import VideoWriter
 from seedvr2_lab.model.diffusion import build_condition, one_step
 from seedvr2_lab.model.vae import VideoVAE
-from seedvr2_lab.model.weights import Generator, load_generator, load_vae
+from seedvr2_lab.model.weights import Dtype, Generator, load_generator, load_vae
 
 CHUNK = 17  # frames restored at a time: 1 + a multiple of the temporal factor
 Keep = Callable[[str, Tensor], None]  # (name of a stage, its result)
 
 
 class Restorer:
-    """A VAE and a one-step generator, ready to restore clips that fit in memory."""
+    """A VAE and a one-step generator, ready to restore clips that fit in memory. Both run in the text's dtype."""
 
     def __init__(self, generator: Generator, vae: VideoVAE, device: str = "cpu"):
         self.generator = generator._replace(dit=generator.dit.to(device), text=generator.text.to(device))
-        self.vae, self.device = vae.to(device), device
+        self.vae, self.device = vae.to(device, generator.text.dtype), device
 
     @classmethod
-    def load(cls, model: str | Path = "tiny", vae: str | Path = "small", device: str = "cpu") -> "Restorer":
-        return cls(load_generator(model), load_vae(vae), device)
+    def load(
+        cls, model: str | Path = "tiny", vae: str | Path | None = None, device: str = "cpu", dtype: Dtype = None
+    ) -> "Restorer":
+        """A generator by name or file, with the VAE whose latents it knows unless another is given."""
+        generator = load_generator(model, dtype)
+        return cls(generator, load_vae(vae or generator.vae, dtype), device)
 
     @property
     def multiple(self) -> int:
@@ -70,14 +75,15 @@ class Restorer:
         resized_TCHW = resize(clip_CTHW.transpose(0, 1).to(self.device), size)
         keep("resized", resized_TCHW)
         # One latent frame at a time: the result is the same, the memory is that of its few frames.
-        latent = self.vae.to_latent(self._pad(resized_TCHW.transpose(0, 1))[None], chunk=1)
+        padded_CTHW = self._pad(resized_TCHW.transpose(0, 1)).to(self.generator.text.dtype)
+        latent = self.vae.to_latent(padded_CTHW[None], chunk=1)
         keep("condition", latent)
-        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+        noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent)
         noise = noise * self.generator.noise_scale
         restored = one_step(self.generator.dit, noise, build_condition(latent), self.generator.text)
         keep("latent", restored)
         decoded_CTHW = self.vae.to_clips(restored, chunk=1)[0][:, :frames, : size[0], : size[1]]
-        decoded_TCHW = decoded_CTHW.transpose(0, 1)
+        decoded_TCHW = decoded_CTHW.transpose(0, 1).float()  # half precision would lose grey levels from here on
         keep("decoded", decoded_TCHW)
         if color_fix:
             decoded_TCHW = color.wavelet(decoded_TCHW, resized_TCHW)
@@ -86,7 +92,7 @@ class Restorer:
     def _pad(self, clip_CTHW: Tensor) -> Tensor:
         """Repeat the last frame, row and column until the clip has a latent of whole tokens."""
         _, T, H, W = clip_CTHW.shape
-        time = -(T - 1) % self.vae.config.temporal_factor
+        time = padded_length(T, self.vae.config.temporal_factor) - T
         return F.pad(clip_CTHW, (0, -W % self.multiple, 0, -H % self.multiple, 0, time), mode="replicate")
 
 

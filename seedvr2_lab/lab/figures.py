@@ -423,3 +423,27 @@ def latent_maps(latents: Mapping[str, "ArrayLike"], channels: Sequence[int]) -> 
         here.set_title(f"channel {number}", size=9, weight="normal")
     figure.colorbar(image, ax=axes, shrink=0.9, aspect=15)
     return figure
+
+
+# Degradation: one frame after every stage.
+
+
+def degradation_stages(stages: Sequence[tuple[str, str, "ArrayLike"]], columns: int = 4) -> "Figure":
+    """A frame after each stage, row by row, all drawn equally wide, whatever their resolution.
+
+    Args:
+        stages: name, what was drawn for it, and the frame (H, W, 3) in [0, 1]; as `degrade` gives them to its `keep`.
+        columns: frames in a row.
+    """
+    pictures = [np.clip(picture, 0, 1) for _, _, picture in stages]
+    rows = -(-len(pictures) // columns)
+    ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures)
+    figure, axes = new_figure(rows, columns, rows * (PAGE_WIDTH / columns * ratio + 0.45), squeeze=False)
+    for here in axes.flat:
+        here.axis("off")
+    for number, (here, (name, drawn, _), picture) in enumerate(zip(axes.flat, stages, pictures, strict=False)):
+        H, W = picture.shape[:2]
+        here.imshow(picture, extent=(0, W, H, 0))
+        here.set_title(f"{number}  {name}", size=10, pad=17)
+        here.text(0, 1.02, drawn, size=8, color=COLORS[6], transform=here.transAxes, va="bottom")
+    return figure

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from seedvr2_lab import config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import kept
-from seedvr2_lab.lab.benchmarks import vae_round_trip
+from seedvr2_lab.lab.evaluation import vae_round_trip
 from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture
 from seedvr2_lab.media.degrade import Degradation
 from seedvr2_lab.metrics import psnr, seam_index, ssim

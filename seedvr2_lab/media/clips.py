@@ -8,6 +8,8 @@ A clip is (C, T, H, W), RGB in [0, 1]; batches are (B, C, T, H, W). Who may see 
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -18,6 +20,8 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from seedvr2_lab.console import InputError
+
 EVALUATION = ("chelsea", "china", "flower")
 TRAINING = (
     "astronaut", "coffee", "rocket", "motorcycle", "hubble_deep_field", "immunohistochemistry", "retina", "colorwheel",
@@ -27,6 +31,8 @@ PROCEDURAL = 48  # pictures in the training pool
 PROCEDURAL_SHARE = 0.2  # of the crops of a training batch
 
 Part = Literal["training", "validation", "evaluation"]
+# (batch, frames, (height, width), generator) -> (B, 3, T, *size) in [0, 1], such as partial(sample_clips, "training")
+Source = Callable[[int, int, tuple[int, int], torch.Generator], Tensor]
 
 
 @cache
@@ -88,6 +94,66 @@ def _procedural_pool() -> tuple[Tensor, ...]:
     return tuple(procedural_picture(seed) for seed in range(PROCEDURAL))
 
 
+@dataclass(frozen=True)
+class CameraPath:
+    """Where a camera above a picture is in every frame; all fields but the last are (T, 1, 1)."""
+
+    center_y: Tensor  # in pixels of the picture
+    center_x: Tensor
+    zoom: Tensor  # picture pixels a frame pixel
+    angle: Tensor  # radians
+    picture_size: tuple[int, int]
+
+    def sources(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The rows and the columns of the picture that frames of this size show, each (T, H, W)."""
+        y, x = _from_center(size)
+        source_y = self.center_y + self.zoom * (y * self.angle.cos() + x * self.angle.sin())
+        source_x = self.center_x + self.zoom * (x * self.angle.cos() - y * self.angle.sin())
+        return source_y, source_x
+
+    def flow(self, size: tuple[int, int]) -> Tensor:
+        """The motion from each frame to the next, (T - 1, 2, H, W) in pixels, down and right.
+
+        What a frame shows at p, the next one shows at p + flow. nan where the frame looks beyond the picture, where
+        clips hold a reflection.
+        """
+        y, x = _from_center(size)
+        source_y, source_x = (source[:-1] for source in self.sources(size))
+        down = (source_y - self.center_y[1:]) / self.zoom[1:]
+        right = (source_x - self.center_x[1:]) / self.zoom[1:]
+        next_y = down * self.angle[1:].cos() - right * self.angle[1:].sin()
+        next_x = down * self.angle[1:].sin() + right * self.angle[1:].cos()
+        H, W = self.picture_size
+        beyond = (source_y < 0) | (source_y > H) | (source_x < 0) | (source_x > W)
+        return torch.stack([next_y - y, next_x - x], 1).masked_fill(beyond[:, None], math.nan)
+
+
+def _from_center(size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows and columns of a frame, counted from its centre, each (H, W)."""
+    h, w = size
+    return torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
+
+
+def camera_path(
+    picture_size: tuple[int, int], frames: int, size: tuple[int, int], generator: torch.Generator
+) -> CameraPath:
+    """The flight of `camera_clip`, for several frames: with a generator in the same state, the same one."""
+    (H, W), (h, w) = picture_size, size
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    time = torch.linspace(-0.5, 0.5, frames)
+    pace = (frames - 1) / 16  # so that longer clips move further, not slower
+    zoom = uniform(0.6, 0.95) * (1 + uniform(-0.3, 0.3) * pace * time).clamp(0.7, 1.3)
+    angle = uniform(-0.2, 0.2) + uniform(-0.2, 0.2) * pace * time
+    reach_y, reach_x = max(0.0, H - h) / 2, max(0.0, W - w) / 2
+    center_y = H / 2 + uniform(-reach_y, reach_y) + uniform(-h / 2, h / 2) * pace * time
+    center_x = W / 2 + uniform(-reach_x, reach_x) + uniform(-w / 2, w / 2) * pace * time
+    parts = (part[:, None, None] for part in (center_y, center_x, zoom.clamp(max=1), angle))
+    return CameraPath(*parts, picture_size)
+
+
 def camera_clip(picture: Tensor, frames: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """A seeded camera flight over a picture: pan, zoom and rotation with constant speed.
 
@@ -104,21 +170,7 @@ def camera_clip(picture: Tensor, frames: int, size: tuple[int, int], generator: 
         top = int(torch.randint(H - h + 1, (), generator=generator))
         left = int(torch.randint(W - w + 1, (), generator=generator))
         return picture[:, None, top : top + h, left : left + w]
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    time = torch.linspace(-0.5, 0.5, frames)
-    pace = (frames - 1) / 16  # so that longer clips move further, not slower
-    zoom = uniform(0.6, 0.95) * (1 + uniform(-0.3, 0.3) * pace * time).clamp(0.7, 1.3)
-    angle = uniform(-0.2, 0.2) + uniform(-0.2, 0.2) * pace * time
-    reach_y, reach_x = max(0.0, H - h) / 2, max(0.0, W - w) / 2
-    center_y = H / 2 + uniform(-reach_y, reach_y) + uniform(-h / 2, h / 2) * pace * time
-    center_x = W / 2 + uniform(-reach_x, reach_x) + uniform(-w / 2, w / 2) * pace * time
-    y, x = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
-    zoom, angle = zoom.clamp(max=1)[:, None, None], angle[:, None, None]
-    source_y = center_y[:, None, None] + zoom * (y * angle.cos() + x * angle.sin())
-    source_x = center_x[:, None, None] + zoom * (x * angle.cos() - y * angle.sin())
+    source_y, source_x = camera_path((H, W), frames, size, generator).sources(size)
     grid = torch.stack([source_x * 2 / W - 1, source_y * 2 / H - 1], -1)
     sampled = F.grid_sample(
         picture.expand(frames, -1, -1, -1), grid, mode="bicubic", padding_mode="reflection", align_corners=False
@@ -132,6 +184,8 @@ def sample_clips(part: Part, batch: int, frames: int, size: tuple[int, int], gen
     Pictures smaller than `size` are left out. Only training batches hold procedural pictures.
     """
     photos = [picture for picture in pictures(part) if picture.shape[1] >= size[0] and picture.shape[2] >= size[1]]
+    if not photos:
+        raise InputError(f"no {part} picture is as large as {size[1]}x{size[0]}: ask for a smaller crop")
     clips = []
     for _ in range(batch):
         procedural = part == "training" and float(torch.rand((), generator=generator)) < PROCEDURAL_SHARE

@@ -5,10 +5,12 @@ former length, Matroska rounds every time stamp to a millisecond.
 """
 
 import math
+import os
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -17,6 +19,8 @@ from av.stream import Disposition
 from seedvr2_lab.console import InputError
 
 HIDDEN = Disposition.attached_pic | Disposition.timed_thumbnails  # cover art and previews are not the video
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # the two outermost elements of a Matroska file
+VP8_SHOWN = 0x10  # bit of a packet's first byte: some packets only prepare later pictures
 
 
 def require_file(path: Path) -> None:
@@ -24,7 +28,7 @@ def require_file(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path}: no such file; check the spelling of the path")
     if not path.is_file():
-        raise InputError(f"{path}: is not a file; name one video or picture")
+        raise InputError(f"{path}: is not a file; name a video, a picture or a folder of frames")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty; copy or download it again")
 
@@ -88,15 +92,17 @@ class Packets:
 
     Attributes:
         count: pictures shown, whatever the header says.
+        announced: pictures the header counts; 0 where it does not.
         stamps: their presentation stamps in ascending order; empty where the file gives none or repeats some.
         keyframes: stamps of the keyframes, ascending; empty likewise.
-        indexed: one packet is one picture, and the file announces its own length (MP4, Matroska).
+        indexed: one packet is one picture, and the file announces its own duration (MP4, Matroska).
         edited: an edit list hides some pictures.
         leading: pictures after a keyframe are shown before it (open GOP): wrong or lost after a plain seek.
         damage: what is wrong with the file, else "".
     """
 
     count: int
+    announced: int
     stamps: list[int]
     keyframes: list[int]
     indexed: bool
@@ -118,15 +124,18 @@ class Packets:
         return self.keyframes[place] if place > 0 else None
 
 
-def scan(container: av.container.InputContainer, video: av.VideoStream) -> Packets:
-    """Read every packet of the file. Memory: two integers a frame."""
+def scan(path: Path, container: av.container.InputContainer, video: av.VideoStream) -> Packets:
+    """Read every packet of the open file. Memory: two integers a frame."""
     stamps, keyframes, newest_key, end, damage = [], [], None, Fraction(0), ""
     edited = leading = False
+    is_vp8 = video.codec_context.name == "vp8"
     try:
         for packet in container.demux():  # all streams: the longest one tells where the file should end
             if packet.pts is not None:
                 end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if packet.stream_index != video.index or not packet.size:
+                continue
+            if is_vp8 and not memoryview(packet)[0] & VP8_SHOWN:
                 continue
             if packet.is_corrupt:
                 damage = f"packet {len(stamps)} is incomplete"
@@ -140,15 +149,68 @@ def scan(container: av.container.InputContainer, video: av.VideoStream) -> Packe
                 stamps.append(packet.pts)
     except av.FFmpegError as error:
         damage = f"unreadable after packet {len(stamps)}: {error.strerror}"
-    packets_are_pictures = video.codec_context.name != "vp8"  # VP8 has packets that show nothing
-    indexed = container.format.name.startswith(("mov", "matroska")) and packets_are_pictures
-    announced = Fraction(container.duration or 0, av.time_base)
-    if indexed and not damage and end < announced - Fraction(1, 2):
-        damage = f"ends at {float(end):.1f} s of {float(announced):.1f} s"
+    indexed = container.format.name.startswith(("mov", "matroska"))
+    duration = Fraction(container.duration or 0, av.time_base)
+    if not damage and _is_cut_off(path):
+        damage = "its end is missing"
+    elif not damage and indexed and end < duration - Fraction(1, 2):
+        damage = f"ends at {float(end):.1f} s of {float(duration):.1f} s"
     count = len(stamps)
     if None in stamps or len(set(stamps)) < count:
         stamps, keyframes = [], []
-    return Packets(count, sorted(stamps), sorted(keyframes), indexed, edited, leading, damage)
+    return Packets(count, video.frames, sorted(stamps), sorted(keyframes), indexed, edited, leading, damage)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether the file is shorter than its outermost boxes say (MP4, Matroska, AVI); FFmpeg just stops there.
+
+    Streams made to be cut, such as MPEG-TS, carry no such length.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(8)
+        if head[4:] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+            return _ends_inside_mp4_box(file, size)
+        if head[:4] == EBML:
+            return size < _matroska_end(file)
+        return head[:4] == b"RIFF" and size < 8 + int.from_bytes(head[4:], "little")
+
+
+def _ends_inside_mp4_box(file: BinaryIO, size: int) -> bool:
+    """A box starts with 4 bytes of length and 4 of name; length 1: it follows in 8 bytes; 0: until the end."""
+    position = 0
+    while position < size:
+        file.seek(position)
+        head = file.read(16)
+        length = int.from_bytes(head[:4], "big")
+        length = int.from_bytes(head[8:], "big") if length == 1 else length
+        if length < 8:
+            return False
+        if position + length > size:
+            return head[4:8] in (b"moov", b"mdat", b"moof")  # cameras append what only looks like a box
+        position += length
+    return False
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where the segment behind the EBML header ends; 0 if it does not say, as in a live stream."""
+    file.seek(len(EBML))
+    file.seek(_matroska_length(file) or 0, os.SEEK_CUR)
+    if file.read(len(SEGMENT)) != SEGMENT:
+        return 0
+    length = _matroska_length(file)
+    return 0 if length is None else file.tell() + length
+
+
+def _matroska_length(file: BinaryIO) -> int | None:
+    """The number at this place: leading zero bits count its further bytes; all other bits set means unknown."""
+    first = file.read(1)
+    if first in (b"", b"\0"):
+        return None
+    further = 8 - first[0].bit_length()
+    ones = (1 << 7 * (further + 1)) - 1
+    number = int.from_bytes(first + file.read(further), "big") & ones
+    return None if number == ones else number
 
 
 def clock(video: av.VideoStream, stamps: list[int]) -> Clock:

@@ -2,9 +2,11 @@
 
 One interface over two libraries. Iterating a `VideoReader` goes through PyAV from the first frame to the last; its
 `sample` picks frames out through decord where decord can be trusted with the file, else through PyAV, and says which
-one it was. A picture is a clip of one frame.
+one it was. A picture is a clip of one frame, a folder of pictures a clip of its frames in natural order.
 
-Frames are uint8 RGB, (H, W, 3) or (T, H, W, 3), upright. Times are exact `Fraction`s of a second.
+Frames are uint8 RGB, (H, W, 3) or (T, H, W, 3), upright. Our choice: deeper video is rounded to 8 bits (an error of
+59 dB), as decord and every 8-bit output would; HDR keeps its curve and looks dull, for it is not tone-mapped. Times are
+exact `Fraction`s of a second.
 """
 
 import os
@@ -15,18 +17,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from einops import reduce
 
 from seedvr2_lab.console import InputError
 from seedvr2_lab.media.container import choose_stream, clock, open_video, require_file, scan
-from seedvr2_lab.media.pictures import PICTURES, read_picture
-
-# FFmpeg's fast path repeats each chroma sample over 2x2 pixels; these flags interpolate it (2.7 dB on a photograph).
-SMOOTH = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-)
-UNTAGGED = 2  # FFmpeg's number for a colour matrix that the file does not name
+from seedvr2_lab.media.pictures import PICTURES, common_size, list_frames, read_picture
+from seedvr2_lab.media.pixels import guessed_matrix, quarter_turns, to_rgb
 
 
 @dataclass(frozen=True)
@@ -57,31 +53,37 @@ class Sample:
 
 
 class VideoReader:
-    """A video or picture file, checked when the reader is made.
+    """A video or picture file or a folder of frames, checked when the reader is made.
 
     Nothing stays open between calls, so a reader can be iterated twice and inherited by forked workers.
 
     Args:
-        path: any video that FFmpeg decodes, or a picture (`PICTURES`).
+        path: any video that FFmpeg decodes, a picture (`PICTURES`), or a folder of pictures of one size.
         stream: container index of the video stream; by default the one with the largest pictures, cover art aside.
-        tolerant: skip what is damaged (`skipped` counts the packets of the last pass) instead of refusing it.
+        tolerant: skip what is damaged (`skipped` counts the packets or pictures of the last pass) instead of refusing.
+        rate: frames per second of a folder of frames; a video brings its own.
 
     Raises:
         InputError: no such file, no video, no picture in it, truncated; while reading also damaged or changing size.
     """
 
-    def __init__(self, path: str | os.PathLike, stream: int | None = None, tolerant: bool = False):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        stream: int | None = None,
+        tolerant: bool = False,
+        rate: Fraction | int = 25,
+    ):
         self.path, self.tolerant, self.skipped = Path(path), tolerant, 0
-        require_file(self.path)
-        self._is_picture = self.path.suffix.lower() in PICTURES
-        if self._is_picture:
-            height, width, _ = read_picture(self.path).shape
-            self.info = VideoInfo(self.path, 0, 1, height, width, Fraction(25), True, Fraction(1, 25))
+        self._pictures = self._list_pictures()
+        if self._pictures:
+            size, rate = common_size(self._pictures, tolerant), Fraction(rate)
+            self.info = VideoInfo(self.path, 0, len(self._pictures), *size, rate, True, 1 / rate)
             return
         with open_video(self.path) as container:
             video = choose_stream(self.path, container, stream)
             self._stream, has_audio = video.index, bool(container.streams.audio)
-            packets = scan(container, video)
+            packets = scan(self.path, container, video)
             if packets.damage and not tolerant:
                 raise self._damaged(packets.damage)
             first = next(self._decode(), None)  # only a decoded picture tells its true size, rotation and colours
@@ -90,9 +92,9 @@ class VideoReader:
             self._packets = packets.starting_at(first.pts)
             self._clock = clock(video, self._packets.stamps)
             aspect = video.sample_aspect_ratio or Fraction(1)
-        first_HWC = _to_rgb(first)
+        first_HWC = to_rgb(first)
         self._first_blocks = _blocks(first_HWC)
-        self._is_deep, self._guesses_matrix = first.format.components[0].bits > 8, _guessed_matrix(first) is not None
+        self._is_deep, self._guesses_matrix = first.format.components[0].bits > 8, guessed_matrix(first) is not None
         self.info = VideoInfo(
             path=self.path,
             stream=self._stream,
@@ -102,15 +104,15 @@ class VideoReader:
             rate=self._clock.rate,
             regular=self._clock.regular,
             time_base=self._clock.time_base,
-            pixel_aspect=1 / aspect if _quarter_turns(first) % 2 else aspect,
-            rotation=_quarter_turns(first) * 90,
+            pixel_aspect=1 / aspect if quarter_turns(first) % 2 else aspect,
+            rotation=quarter_turns(first) * 90,
             has_audio=has_audio,
         )
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Fraction]]:
         """Frames (H, W, 3) with their strictly increasing times; holds one frame."""
-        if self._is_picture:
-            yield read_picture(self.path), Fraction(0)
+        if self._pictures:
+            yield from self._read_pictures()
             return
         expected = self._packets.stamps if self._packets.indexed and not self.tolerant else []
         last, place = None, -1
@@ -121,7 +123,7 @@ class VideoReader:
             if last is not None and (time is None or time <= last):  # no stamp, or the clock started over
                 time = last + 1 / self.info.rate
             last = Fraction(0) if time is None else time
-            yield self._rgb(frame, place), last
+            yield self._checked(to_rgb(frame), place), last
         if place + 1 < len(expected):
             raise self._damaged(f"frame {place + 1} cannot be decoded")
 
@@ -129,14 +131,16 @@ class VideoReader:
         """Consecutive runs of at most n >= 1 frames, (T, H, W, 3), with their times; holds one run."""
         if n < 1:
             raise ValueError(f"a chunk holds at least one frame, not {n}")
-        shape_THWC = (n, self.info.height, self.info.width, 3)
-        frames_THWC, times = np.empty(shape_THWC, np.uint8), []
+        n = min(n, self.info.frames)
+        frames_THWC, times = None, []
         for frame_HWC, time in self:
+            if frames_THWC is None:
+                frames_THWC = np.empty((n, *frame_HWC.shape), np.uint8)
             frames_THWC[len(times)] = frame_HWC
             times.append(time)
             if len(times) == n:
                 yield frames_THWC, times
-                frames_THWC, times = np.empty(shape_THWC, np.uint8), []
+                frames_THWC, times = None, []
         if times:
             yield frames_THWC[: len(times)], times
 
@@ -145,8 +149,9 @@ class VideoReader:
         indices = [int(index) for index in indices]
         if not indices or min(indices) < 0 or max(indices) >= self.info.frames:
             raise IndexError(f"{self.path}: {indices} must name frames 0 to {self.info.frames - 1}")
-        if self._is_picture:
-            return Sample(np.stack([read_picture(self.path)] * len(indices)), [Fraction(0)] * len(indices), "pillow")
+        if self._pictures:
+            frames_THWC = np.stack([self._checked(read_picture(self._pictures[i]), i) for i in indices])
+            return Sample(frames_THWC, [i / self.info.rate for i in indices], "pillow")
         stamps = self._packets.stamps
         times = [self._clock.time(stamps[i]) if stamps else i / self.info.rate for i in indices]
         frames_THWC, reason = None, self._doubt()
@@ -157,13 +162,14 @@ class VideoReader:
         return Sample(frames_THWC, times, "decord")
 
     def _doubt(self) -> str:
-        """Why decord would silently return other frames or colours than the file holds, else ""."""
+        """Why decord would return other frames or colours than the file holds without a word, or die; else ""."""
         packets = self._packets
         doubts = {
             "tolerant reading": self.tolerant,
             "pictures cannot be counted by packets": not packets.indexed,
             "missing or repeated time stamps": not packets.stamps,
             "edit list": packets.edited,
+            "another count in the header": packets.announced not in (0, packets.count),  # decord allocates that many
             "open GOP": packets.leading,
             "more than 8 bits": self._is_deep,  # decord 0.6.0 is off by up to 160 of 255 at coloured edges
             "untagged HD colours": self._guesses_matrix,
@@ -174,7 +180,7 @@ class VideoReader:
         """Frames, or None and why decord is not believed.
 
         decord can abort the process on a damaged header and its readers hang across a fork: it is given only files
-        that PyAV has read to the end, and its reader lives no longer than this call.
+        that PyAV has read to the end and found as the header says, and its reader lives no longer than this call.
         """
         import decord
 
@@ -214,10 +220,30 @@ class VideoReader:
                 break  # the seek went too far
             key = frame.pts if self._packets.stamps else place
             if key in keys:
-                found[keys[key]] = self._rgb(frame, keys[key])
+                found[keys[key]] = self._checked(to_rgb(frame), keys[key])
                 if len(found) == len(keys):
                     break
         return found
+
+    def _list_pictures(self) -> list[Path]:
+        if not self.path.is_dir():
+            require_file(self.path)
+            return [self.path] if self.path.suffix.lower() in PICTURES else []
+        if not (pictures := list_frames(self.path)):
+            raise InputError(f"{self.path}: no picture lies in this folder; name a folder of frames, or one video")
+        return pictures
+
+    def _read_pictures(self) -> Iterator[tuple[np.ndarray, Fraction]]:
+        self.skipped = 0
+        for i, picture in enumerate(self._pictures):
+            try:
+                frame_HWC = read_picture(picture)
+            except InputError:
+                if not self.tolerant:
+                    raise
+                self.skipped += 1
+                continue
+            yield self._checked(frame_HWC, i), i / self.info.rate
 
     def _decode(self, start: int | None = None) -> Iterator[av.VideoFrame]:
         """Decoded pictures in order of presentation, from the keyframe with that stamp or from the beginning."""
@@ -242,36 +268,17 @@ class VideoReader:
                 decoded += len(frames)
                 yield from frames
 
-    def _rgb(self, frame: av.VideoFrame, index: int) -> np.ndarray:
-        frame_HWC = _to_rgb(frame)
+    def _checked(self, frame_HWC: np.ndarray, index: int) -> np.ndarray:
         height, width, _ = frame_HWC.shape
         if (height, width) != (self.info.height, self.info.width):
             sizes = f"from {self.info.width}x{self.info.height} to {width}x{height}"
-            raise InputError(f"{self.path}: the size changes {sizes} at frame {index}; cut the file there")
+            raise InputError(f"{self.path}: the size changes {sizes} at frame {index}; cut it there")
         return frame_HWC
 
     def _damaged(self, what: str) -> InputError:
         return InputError(
             f"{self.path}: is damaged ({what}); get a whole copy, or read it with tolerant=True (--tolerant)"
         )
-
-
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """Upright (H, W, 3) uint8, by the matrix and range the frame is tagged with."""
-    colours = {"src_colorspace": _guessed_matrix(frame), "dst_color_range": ColorRange.JPEG}
-    frame_HWC = frame.to_ndarray(format="rgb24", interpolation=SMOOTH, **colours)
-    return np.ascontiguousarray(np.rot90(frame_HWC, _quarter_turns(frame)))
-
-
-def _guessed_matrix(frame: av.VideoFrame) -> Colorspace | None:
-    """BT.709 for untagged HD, as players have it; None leaves FFmpeg's choice: the tag, or else BT.601."""
-    is_hd = frame.width >= 1280 or frame.height > 576
-    return Colorspace.ITU709 if is_hd and frame.colorspace == UNTAGGED else None
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Counterclockwise; other angles are left to the player."""
-    return frame.rotation // 90 if frame.rotation % 90 == 0 else 0
 
 
 def _blocks(frame_HWC: np.ndarray) -> np.ndarray:

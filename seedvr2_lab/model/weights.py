@@ -1,33 +1,44 @@
-"""Weight files: safetensors whose header holds the configuration, so that a file is all it takes to rebuild a model.
+"""Models from their weight files, our own and the published ones.
 
+Our own are safetensors files whose header holds the configuration, so that a file is all it takes to rebuild a model.
 A transformer's file also holds its text: the fixed embedding that stands where a prompt would be (`text.pos`).
+The published ones are plain state dicts, .pth or .safetensors, recognised by their names and shapes.
 """
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from seedvr2_lab.config import transformer_config, vae_config
 from seedvr2_lab.console import InputError
+from seedvr2_lab.model import published
 from seedvr2_lab.model.dit import DiT, DiTConfig
+from seedvr2_lab.model.tensor_file import empty, fill, mapped
 from seedvr2_lab.model.vae import VAEConfig, VideoVAE
 from seedvr2_lab.model.windows import WindowScheme
 
 BUNDLED = Path(__file__).parents[1] / "weights"
 TEXT = "text.pos"
+PUBLISHED = ("3b", "7b")
+
+# None: float32 for our own models, bfloat16 for the published ones, as their pipeline runs them. "file": as stored.
+Dtype = torch.dtype | Literal["file"] | None
 
 
 class Generator(NamedTuple):
-    """A transformer with the text it was trained with, (L, D), and the scale of the noise that it starts from."""
+    """A transformer with the text it was trained with, (L, D), the scale of the noise that it starts from and the VAE
+    whose latents it knows, by name or file."""
 
     dit: DiT
     text: Tensor
     noise_scale: float
+    vae: str = "small"
 
 
 def fixed_text(dim: int, tokens: int = 4) -> Tensor:
@@ -39,6 +50,11 @@ def fixed_text(dim: int, tokens: int = 4) -> Tensor:
     return torch.randn(tokens, dim, generator=torch.Generator().manual_seed(0))
 
 
+def published_text(negative: bool = False) -> Tensor:
+    """The fixed text of the published models, (58, 5120); the negative one, (64, 5120), serves guidance. bfloat16."""
+    return torch.load(published.text_file("neg_emb.pt" if negative else "pos_emb.pt"), weights_only=True)
+
+
 def save_vae(path: Path, vae: VideoVAE, scaling_factor: float) -> None:
     config = dataclasses.replace(vae.config, scaling_factor=scaling_factor)
     _save(path, vae.state_dict(), {"kind": "vae", "config": dataclasses.asdict(config)})
@@ -47,31 +63,41 @@ def save_vae(path: Path, vae: VideoVAE, scaling_factor: float) -> None:
 def save_generator(path: Path, generator: Generator) -> None:
     tensors = generator.dit.state_dict() | {TEXT: generator.text}
     config = dataclasses.asdict(generator.dit.config)
-    _save(path, tensors, {"kind": "dit", "config": config, "noise_scale": generator.noise_scale})
+    header = {"kind": "dit", "config": config, "noise_scale": generator.noise_scale, "vae": generator.vae}
+    _save(path, tensors, header)
 
 
-def load_vae(source: str | Path = "small") -> VideoVAE:
-    """A VAE by its bundled name or from a file, in float32, for use (not training). Latents times
-    `config.scaling_factor` have unit variance."""
-    header, tensors = _load(source, "vae")
-    vae = VideoVAE(VAEConfig(**_tuples(header["config"])))
-    _fill(vae, tensors, source)
-    return vae
+def load_vae(source: str | Path = "small", dtype: Dtype = None) -> VideoVAE:
+    """A VAE by its bundled name, "published", or from a file, for use (not training). Latents times
+    `config.scaling_factor` have unit variance. Raises InputError if there is no such VAE."""
+    path = published.weight_file("vae") if source == "published" else _path(source, "vae", ["published"])
+    metadata, tensors = mapped(path)
+    if header := _header(path, metadata, "vae"):
+        return fill(VideoVAE(header["config"]), path, _dtype(dtype, torch.float32))
+    vae = empty(lambda: VideoVAE(vae_config("published")))
+    # The published pipeline, too, passes over what else such a file holds.
+    return fill(vae, path, _dtype(dtype, torch.bfloat16), ignore=tensors)
 
 
-def load_generator(source: str | Path = "tiny") -> Generator:
-    """A transformer by its bundled name or from a file, in float32, for use (not training)."""
-    header, tensors = _load(source, "dit")
-    fields = _tuples(header["config"])
-    dit = DiT(DiTConfig(**fields | {"windows": WindowScheme(**fields["windows"])}))
-    text = tensors.pop(TEXT)
-    _fill(dit, tensors, source)
-    return Generator(dit, text, header["noise_scale"])
+def load_generator(source: str | Path = "tiny", dtype: Dtype = None) -> Generator:
+    """A transformer by its bundled name, "3b", "7b", or from a file, for use (not training). Raises InputError if there
+    is no such transformer, or no text for it."""
+    path = published.weight_file(source) if source in PUBLISHED else _path(source, "dit", PUBLISHED)
+    metadata, tensors = mapped(path)
+    if header := _header(path, metadata, "dit"):
+        if TEXT not in tensors or "noise_scale" not in header:
+            raise InputError(f"{path} holds no text or no noise scale: give a file made by `seedvr2-lab train`")
+        dit = fill(DiT(header["config"]), path, _dtype(dtype, torch.float32), ignore=(TEXT,))
+        text = tensors[TEXT].to(dit.vid_in.proj.weight)
+        return Generator(dit, text, header["noise_scale"], header.get("vae", "small"))
+    size = source if source in PUBLISHED else _recognised(path, tensors)
+    text = published_text()  # before the long work
+    dit = fill(_empty_dit(size), path, _dtype(dtype, torch.bfloat16))
+    return Generator(dit, text.to(dit.vid_in.proj.weight), noise_scale=1.0, vae="published")
 
 
-def _tuples(config: dict) -> dict:
-    """JSON knows no tuples; configurations do, for they are hashable."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+def _dtype(asked: Dtype, usual: torch.dtype) -> torch.dtype | None:
+    return None if asked == "file" else asked or usual
 
 
 def _save(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
@@ -81,28 +107,48 @@ def _save(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
     new.replace(path)
 
 
-def _load(source: str | Path, kind: str) -> tuple[dict, dict[str, Tensor]]:
+def _path(source: str | Path, kind: str, published_names: Collection[str]) -> Path:
     bundled = {path.stem.removeprefix(f"{kind}_"): path for path in BUNDLED.glob(f"{kind}_*.safetensors")}
     path = bundled.get(str(source), Path(source))
     if not path.is_file():
-        raise InputError(f"model '{source}' is neither a file nor bundled ({', '.join(sorted(bundled))})")
-    try:
-        with safe_open(path, "pt") as file:
-            header = {name: json.loads(value) for name, value in (file.metadata() or {}).items() if name != "format"}
-            if header.get("kind") != kind:
-                raise InputError(f"{path} holds no {kind} of this package: give a file made by `seedvr2-lab train`")
-            return header, {name: file.get_tensor(name).float() for name in file.keys()}
-    except SafetensorError as error:
-        raise InputError(
-            f"{path} is not a safetensors file ({error}): give a file made by `seedvr2-lab train`"
-        ) from None
+        names = f"bundled ({', '.join(sorted(bundled))}) nor published ({', '.join(published_names)})"
+        raise InputError(f"model '{source}' is neither a file nor {names}")
+    return path
 
 
-def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
+def _header(path: Path, metadata: dict[str, str], kind: str) -> dict:
+    """What one of our own files says about itself, with a configuration made from it; empty for other files."""
+    if "kind" not in metadata:
+        return {}
     try:
-        module.load_state_dict(tensors)
-    except RuntimeError:
-        raise InputError(
-            f"model '{source}' does not fit the configuration in its own header: get the file again"
-        ) from None
-    module.eval().requires_grad_(False)
+        header = {name: json.loads(value) for name, value in metadata.items() if name != "format"}
+        if header["kind"] == kind:
+            return header | {"config": _config(kind, header["config"])}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has a header that cannot be read ({error}): make the file again") from None
+    raise InputError(f"{path} holds no {kind} of this package: give a file made by `seedvr2-lab train`")
+
+
+def _config(kind: str, fields: dict) -> DiTConfig | VAEConfig:
+    # JSON knows no tuples; configurations do, for they are hashable.
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    if kind == "vae":
+        return VAEConfig(**fields)
+    return DiTConfig(**fields | {"windows": WindowScheme(**fields["windows"])})
+
+
+def _empty_dit(size: str) -> DiT:
+    return empty(lambda: DiT(transformer_config(size)))
+
+
+def _recognised(path: Path, tensors: dict[str, Tensor]) -> str:
+    """The published size that most names and shapes of a file belong to."""
+    found = {(name, value.shape) for name, value in tensors.items()}
+    shared = {}
+    for size in PUBLISHED:
+        layout = _empty_dit(size).state_dict()
+        shared[size] = len(found & {(name, value.shape) for name, value in layout.items()})
+    best = max(shared, key=shared.get)
+    if not shared[best]:
+        raise InputError(f"{path} holds no transformer, neither our own nor the published 3b or 7b: give another file")
+    return best

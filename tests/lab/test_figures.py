@@ -135,3 +135,19 @@ def test_latent_maps_share_a_scale_with_zero_in_the_middle():
     limits = {axes.images[0].get_clim() for axes in drawn}
     ((low, high),) = limits
     assert low == -high and high == pytest.approx(latents["a"].max(), rel=0.05)
+
+
+def test_stages_of_a_degradation_are_numbered_and_drawn_equally_wide():
+    stages = [("original", "", np.zeros((16, 24, 3))), ("blur 1", "Gaussian, 7 px", np.full((16, 24, 3), 1.5))]
+    stages += [("final size", "area, 4×6", np.full((4, 6, 3), 0.5))] * 3
+    figure = figures.degradation_stages(stages, columns=4)
+    figure.draw_without_rendering()
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title("left") for axes in drawn[:3]] == ["0  original", "1  blur 1", "2  final size"]
+    assert [axes.texts[0].get_text() for axes in drawn] == [detail for _, detail, _ in stages]
+    assert [tuple(axes.images[0].get_array().shape[:2]) for axes in drawn[1:3]] == [(16, 24), (4, 6)]
+    assert drawn[1].images[0].get_array().max() == 1
+    assert len({round(axes.get_window_extent().width) for axes in drawn}) == 1
+    for axes in drawn:
+        title, detail = axes._left_title.get_window_extent(), axes.texts[0].get_window_extent()
+        assert not overlaps(title, detail) and not overlaps(detail, axes.get_window_extent())

@@ -2,9 +2,19 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from seedvr2_lab.console import InputError
 from seedvr2_lab.media import clips
-from seedvr2_lab.media.clips import EVALUATION, TRAINING, camera_clip, load_picture, procedural_picture, sample_clips
+from seedvr2_lab.media.clips import (
+    EVALUATION,
+    TRAINING,
+    camera_clip,
+    camera_path,
+    load_picture,
+    procedural_picture,
+    sample_clips,
+)
 
 
 def generator(seed=0):
@@ -27,6 +37,11 @@ def test_clips_are_colour_in_the_unit_range_and_decided_by_the_seed(frames):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_a_crop_larger_than_every_picture_is_refused():
+    with pytest.raises(InputError, match="no validation picture is as large as 4000x3000: ask for"):
+        sample_clips("validation", 1, 1, (3000, 4000), generator())
+
+
 def test_a_flight_over_a_ramp_shows_the_camera_path():
     """On a picture whose red is x and green is y, colours are positions: straight paths have no acceleration."""
     H, W = 300, 400
@@ -36,6 +51,23 @@ def test_a_flight_over_a_ramp_shows_the_camera_path():
     assert (center[:, 2:] - 2 * center[:, 1:-1] + center[:, :-2]).abs().max() < 2e-3
     pixels_across = (clip[0, :, 20, 39] - clip[0, :, 20, 0]) * W
     assert pixels_across.max() <= 40  # at most one picture pixel per clip pixel: nothing aliases
+
+
+def test_the_flow_of_a_camera_leads_to_the_same_place():
+    """What a frame shows at p, the next one shows at p + flow; nan is where a frame looks beyond the picture."""
+    (h, w), (H, W) = size, picture = (78, 98), (80, 100)
+    path = camera_path(picture, 9, size, generator(5))
+    flow, (source_y, source_x) = path.flow(size), path.sources(size)
+    beyond = (source_y < 0) | (source_y > H) | (source_x < 0) | (source_x > W)
+    assert beyond.any() and torch.equal(flow.isnan().any(1), beyond[:-1])
+
+    y, x = torch.arange(h)[:, None] + flow[:, 0], torch.arange(w) + flow[:, 1]
+    known = (y >= 0) & (y <= h - 1) & (x >= 0) & (x <= w - 1)
+    grid = torch.stack([x * 2 / (w - 1) - 1, y * 2 / (h - 1) - 1], -1)
+    for source in (source_y, source_x):
+        there = F.grid_sample(source[1:, None], grid.nan_to_num(), align_corners=True)[:, 0]
+        assert (there - source[:-1])[known].abs().max() < 1e-3
+    assert known.double().mean() > 0.5 and flow[:, :, h // 2, w // 2].norm(dim=1).min() > 0.5
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -69,12 +69,13 @@ def test_number_of_frequencies(kind, dim, count):
     assert len(frequencies(kind, dim)) == count
 
 
-def test_remaining_features_and_dtype_stay_and_angles_repeat():
-    x = torch.randn(12, 2, 20)
+def test_remaining_features_and_dtype_stay_and_angles_broadcast():
+    x = torch.randn(3, 4, 2, 20)  # three clips of one size
     angles = torch.randn(4, 6)
     out = rotate(x, angles)
     assert_close(out[..., 12:], x[..., 12:], rtol=0, atol=0)
-    assert_close(out, rotate(x, angles.repeat(3, 1)), rtol=0, atol=0)  # three clips of one size
+    assert_close(out, rotate(x, angles.expand(3, 4, 6)), rtol=0, atol=0)
+    assert_close(out[1], rotate(x[1], angles), rtol=0, atol=0)
     assert_close(out.norm(dim=-1), x.norm(dim=-1))
     assert rotate(x.bfloat16(), angles).dtype == torch.bfloat16
 
@@ -84,3 +85,13 @@ def test_the_buffer_is_what_multiplies_positions():
     before = rope.angles(positions)
     rope.load_state_dict({"rope.freqs": 2 * rope.rope.freqs})
     assert_close(rope.angles(positions), 2 * before)
+
+
+def test_frequencies_stay_precise_when_the_model_is_cast():
+    rope, positions = WindowRope("lang", 24), video_positions((1, 8, 8), 58, "lang")
+    expected = rope.angles(positions)
+    assert_close(rope.bfloat16().angles(positions), expected, rtol=0, atol=0)
+    assert WindowRope("lang", 24).to("meta").rope.freqs.is_meta
+    with torch.device("meta"):
+        empty = WindowRope("lang", 24)
+    assert not empty.to_empty(device="cpu").rope.freqs.is_meta
