@@ -11,10 +11,11 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
+from av.video.reformatter import Colorspace
 from PIL import Image
 from torch import Tensor
 
-from seedvr2_lab.media.pixels import SMOOTH
+from seedvr2_lab.media.pixels import SMOOTH, rgb_converter
 
 
 class VideoCodec(NamedTuple):
@@ -74,7 +75,7 @@ def video(frames: Iterable[Tensor], codec: str, quality: int) -> Iterator[Tensor
     def decoded(packets: Iterable[av.Packet | None]) -> Iterator[Tensor]:
         for packet in packets:
             for picture in decoder.decode(packet):
-                pixels_HWC = picture.to_ndarray(format="rgb24", interpolation=SMOOTH)
+                pixels_HWC = picture.to_ndarray(format="rgb24", interpolation=SMOOTH, src_colorspace=Colorspace.ITU709)
                 yield from_pixels(pixels_HWC[:height, :width])
 
     for index, frame_CHW in enumerate(frames):
@@ -83,10 +84,9 @@ def video(frames: Iterable[Tensor], codec: str, quality: int) -> Iterator[Tensor
             height, width = pixels_HWC.shape[:2]
             missing = [max(SMALLEST - side, side % 2) for side in (height, width)]  # 4:2:0 has whole 2x2 blocks only
             padding = [(0, missing[0]), (0, missing[1]), (0, 0)]
-            encoder = _encoder(codec, quality, height + missing[0], width + missing[1])
-        padded_HWC = np.ascontiguousarray(np.pad(pixels_HWC, padding, mode="edge"))
-        picture = av.VideoFrame.from_ndarray(padded_HWC, format="rgb24")
-        picture = picture.reformat(format="yuv420p", interpolation=SMOOTH)
+            whole = height + missing[0], width + missing[1]
+            encoder, convert = _encoder(codec, quality, *whole), rgb_converter(*whole, "yuv420p")
+        picture = convert(np.ascontiguousarray(np.pad(pixels_HWC, padding, mode="edge")))
         picture.pts, picture.time_base = index, Fraction(1, RATE)
         yield from decoded(encoder.encode(picture))
     if encoder is not None:

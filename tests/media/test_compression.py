@@ -74,3 +74,19 @@ def test_frames_stream_through(codec):
 
     held = [fed - place for place, _ in enumerate(video(feed(), codec, VIDEO_CODECS[codec].mild), 1)]
     assert len(held) == 150 and max(held) < 80
+
+
+@pytest.mark.parametrize("codec", VIDEO_CODECS)
+def test_colours_stay_where_they_are(codec):
+    """A wave of colour at constant brightness comes back in phase, to a tenth of a pixel."""
+    x = torch.arange(128) * (2 * torch.pi / 32)
+
+    def wave(phase):
+        red = 0.3 * torch.sin(x - phase)
+        colours = torch.stack([red, -red * 0.2126 / 0.7152, torch.zeros_like(red)]) + 0.5
+        return colours[:, None].expand(3, 96, -1)
+
+    (found,) = video([wave(0.0)], codec, VIDEO_CODECS[codec].mild)
+    centered = (found - found.mean((1, 2), keepdim=True))[0].mean(0)[16:112]
+    phase = torch.atan2((centered * -torch.cos(x[16:112])).sum(), (centered * torch.sin(x[16:112])).sum())
+    assert abs(phase.item()) * 32 / (2 * torch.pi) < 0.1
