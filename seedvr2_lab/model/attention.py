@@ -5,16 +5,17 @@ therefore has one result per window; they are averaged.
 
 - `window_plan` says once per set of sizes which token sits in which window; all layers of one parity share it.
 - `reference_attention` reads like the definition and can be differentiated twice.
-- `fast_attention` brings the tokens into window order and gives all windows of equal length to one call of
-  PyTorch's scaled_dot_product_attention, whatever the shapes of the windows.
+- `fast_attention` brings the tokens into window order and calls kernels of PyTorch: `varlen_attention` gives windows
+  of all lengths to one call, on a GPU in half precision; elsewhere `batched_attention` makes one call for all windows
+  of equal length, whatever their shapes.
 
 Legend: `P` packed video tokens of all clips, `L` packed text tokens of all clips, `R` rows in window order (text
 repeated for every window), `S` tokens of one window with its text, `N` heads, `E` head width, `D` width.
-`G` is the number of clips if they are of one size, else 1 with all tokens in a row.
+`G` is the number of clips if they are of one size, else 1 with all tokens in a row (`S` is then the tokens of a clip).
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -24,7 +25,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 
+from seedvr2_lab.model.layers import Branches, RMSNorm, in_pieces
 from seedvr2_lab.model.rope import RopeKind, WindowRope, text_positions, video_positions
 from seedvr2_lab.model.windows import Size, Window, WindowScheme, partition
 
@@ -39,10 +42,13 @@ class WindowPlan:
     grids: tuple[Size, ...]  # tokens (T, H, W) of each clip
     text_lengths: tuple[int, ...]  # of each clip
     windows: tuple[list[Window], ...]  # of each clip
-    video_positions: Tensor  # (P, 3) for the rotary embedding; of one clip only if all clips are alike
-    text_positions: Tensor | None  # (L, 3), likewise
+    video_positions: Tensor  # for the rotary embedding: (G, S, 3), or (1, S, 3) if all clips are alike
+    text_positions: Tensor | None  # likewise
     batches: tuple[tuple[int, int], ...]  # (windows, S) of each group of windows of equal length
     gather_R: Tensor  # row of cat(video, text) for every row in window order
+    starts: Tensor  # (windows + 1,) int32: the row in window order where each window starts, and the end
+    longest: int  # the largest S
+    varlen: bool  # whether the device has a kernel for windows of several lengths
     video_rows_P: Tensor  # row in window order of every video token
     text_rows: Tensor  # rows in window order of every text token, its windows side by side
     text_runs: tuple[tuple[int, int], ...]  # (text tokens, windows) of neighbouring clips with equally many windows
@@ -72,7 +78,7 @@ def window_plan(
         text = torch.arange(text_start, text_start + length)
         for window in clip_windows:
             video = tokens_THW[window].flatten()
-            groups[len(video), length].append(torch.cat([video, text]))
+            groups[len(video) + length].append(torch.cat([video, text]))
         video_start, text_start = video_start + prod(grid), text_start + length
 
     gather_R = torch.cat([rows for group in groups.values() for rows in group])
@@ -81,21 +87,38 @@ def window_plan(
     counts = [(len(clip_windows), length) for clip_windows, length in zip(windows, text_lengths, strict=True)]
     runs = tuple((sum(length for _, length in run), count) for count, run in groupby(counts, key=lambda pair: pair[0]))
 
+    lengths = torch.tensor([0, *(length for length, group in groups.items() for _ in group)])
+    clips = list(zip(grids, text_lengths, windows, strict=True))
     alike = len(set(zip(grids, text_lengths, strict=True))) == 1
-    clips = list(zip(grids, text_lengths, windows, strict=True))[: 1 if alike else None]
-    text_at = [text_positions(length, rope) for _, length, _ in clips]
+    video_at = [_clip_positions(*clip, rope) for clip in clips[: 1 if alike else None]]
+    text_at = [text_positions(length, rope) for length in text_lengths[: 1 if len(set(text_lengths)) == 1 else None]]
     return WindowPlan(
         grids=grids,
         text_lengths=text_lengths,
         windows=windows,
-        video_positions=torch.cat([_clip_positions(*clip, rope) for clip in clips]).to(device),
-        text_positions=None if text_at[0] is None else torch.cat(text_at).to(device),
-        batches=tuple((len(group), sum(key)) for key, group in groups.items()),
+        video_positions=_side_by_side(video_at, len(set(grids)) == 1).to(device),
+        text_positions=None if text_at[0] is None else _side_by_side(text_at, len(text_at) == 1).to(device),
+        batches=tuple((len(group), length) for length, group in groups.items()),
         gather_R=gather_R.to(device),
+        starts=lengths.cumsum(0).to(device, torch.int32),
+        longest=max(groups),
+        varlen=_has_varlen(device),
         video_rows_P=order[:packed].to(device),
         text_rows=order[packed:].to(device),
         text_runs=runs,
     )
+
+
+def _has_varlen(device: torch.device) -> bool:
+    """Whether PyTorch's kernel for sequences of several lengths runs there: NVIDIA from Ampere on."""
+    if device.type != "cuda" or not torch.backends.cuda.is_flash_attention_available():
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _side_by_side(clips: list[Tensor], one_size: bool) -> Tensor:
+    """(G, S, ...) of what the tokens of every clip have."""
+    return torch.stack(clips) if one_size else torch.cat(clips)[None]
 
 
 def _clip_positions(grid: Size, text_length: int, windows: list[Window], rope: RopeKind) -> Tensor:
@@ -135,58 +158,51 @@ def reference_attention(video: QKV, text: QKV, plan: WindowPlan) -> tuple[Tensor
 
 
 def fast_attention(video: QKV, text: QKV, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-    """The same with one kernel call for all windows of equal length. Returns video (P, N, E) and text (L, N, E)."""
+    """The same through the kernel that serves the device and the dtype. Returns video (P, N, E) and text (L, N, E)."""
+    q_PNE = video[0]
+    half = q_PNE.dtype in (torch.float16, torch.bfloat16)
+    varlen = plan.varlen and half and q_PNE.shape[-1] % 8 == 0 and q_PNE.shape[-1] <= 256
+    return (varlen_attention if varlen else batched_attention)(video, text, plan)
+
+
+def varlen_attention(video: QKV, text: QKV, plan: WindowPlan, kernel: Callable = varlen_attn) -> tuple[Tensor, Tensor]:
+    """One call of `kernel` for all windows. It takes q, k, v (R, N, E) in half precision, the rows where sequences of
+    queries and of keys start, int32, and their largest lengths; it cannot be differentiated twice."""
+    q_RNE, k_RNE, v_RNE = (torch.cat(pair).index_select(0, plan.gather_R) for pair in zip(video, text, strict=True))
+    result_RNE = kernel(q_RNE, k_RNE, v_RNE, plan.starts, plan.starts, plan.longest, plan.longest)
+    return _back_to_grid(result_RNE, plan)
+
+
+def batched_attention(video: QKV, text: QKV, plan: WindowPlan) -> tuple[Tensor, Tensor]:
+    """One call of scaled_dot_product_attention for all windows of equal length."""
     dtype, on_cpu = video[0].dtype, video[0].device.type == "cpu"
     # On the CPU the backward pass of this kernel is several times slower in bfloat16 than in float32.
     kernel_dtype = torch.promote_types(dtype, torch.float32) if on_cpu else dtype
-    joined = (torch.cat(pair).to(kernel_dtype) for pair in zip(video, text, strict=True))
-    rows = [windows * length for windows, length in plan.batches]
-    parts = (part.index_select(0, plan.gather_R).split(rows) for part in joined)
+    joined = [torch.cat(pair) for pair in zip(video, text, strict=True)]
     results = []
     with torch.autocast("cpu", enabled=False):  # else it would turn q, k and v back into bfloat16
-        for batch, *qkv in zip(plan.batches, *parts, strict=True):
+        for batch, *qkv in zip(plan.batches, *(_in_batches(part, kernel_dtype, plan) for part in joined), strict=True):
             q_WNSE, k_WNSE, v_WNSE = (part.unflatten(0, batch).transpose(1, 2) for part in qkv)
             result_WNSE = F.scaled_dot_product_attention(q_WNSE, k_WNSE, v_WNSE)
             results.append(result_WNSE.transpose(1, 2).flatten(0, 1))
-    result_RNE = torch.cat(results)
+    video_PNE, text_LNE = _back_to_grid(torch.cat(results), plan)
+    return video_PNE.to(dtype), text_LNE.to(dtype)
+
+
+def _in_batches(tokens: Tensor, dtype: torch.dtype, plan: WindowPlan) -> Iterable[Tensor]:
+    """Rows of cat(video, text) for each batch of windows, in window order."""
+    sizes = [windows * length for windows, length in plan.batches]
+    if torch.is_grad_enabled():  # one gather has one gradient; a gather per batch would have a full-size one each
+        return tokens.to(dtype).index_select(0, plan.gather_R).split(sizes)
+    return (tokens.index_select(0, rows).to(dtype) for rows in plan.gather_R.split(sizes))
+
+
+def _back_to_grid(result_RNE: Tensor, plan: WindowPlan) -> tuple[Tensor, Tensor]:
+    """From window order: video tokens in their order, and for every text token the mean over its windows."""
     text_RNE = result_RNE.index_select(0, plan.text_rows)
     runs = text_RNE.split([tokens * windows for tokens, windows in plan.text_runs])
     means = [run.unflatten(0, shape).mean(1) for run, shape in zip(runs, plan.text_runs, strict=True)]
-    return result_RNE.index_select(0, plan.video_rows_P).to(dtype), torch.cat(means).to(dtype)
-
-
-class Branches(nn.Module):
-    """One module for video and one for text, named `vid` and `txt`, or one named `all` for both."""
-
-    def __init__(self, make: Callable[[], nn.Module], shared: bool, text: bool = True):
-        super().__init__()
-        self.shared = shared
-        if shared:
-            self.all = make()
-        else:
-            self.vid = make()
-            if text:
-                self.txt = make()
-
-    @property
-    def video(self) -> nn.Module:
-        return self.all if self.shared else self.vid
-
-    @property
-    def text(self) -> nn.Module:
-        return self.all if self.shared else self.txt
-
-
-class RMSNorm(nn.Module):
-    """Root mean square norm over the last axis with a weight; the result keeps the dtype of its input."""
-
-    def __init__(self, dim: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps).to(x.dtype)
+    return result_RNE.index_select(0, plan.video_rows_P), torch.cat(means)
 
 
 class WindowAttention(nn.Module):
@@ -218,11 +234,11 @@ class WindowAttention(nn.Module):
         self.norm_k = Branches(lambda: RMSNorm(head_dim, eps), shared)
         self.rope = WindowRope(rope, rope_dim)
         self.proj_out = Branches(lambda: nn.Linear(inner, dim), shared)
-        self.head_dim = head_dim
+        self.inner, self.head_dim = inner, head_dim
         self.attend = {"fast": fast_attention, "reference": reference_attention}[path]
 
     def forward(self, video_GSD: Tensor, text_GSD: Tensor, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-        """Both streams after attention, in the shapes given (`S` is then the tokens of a clip)."""
+        """Both streams after attention, in the shapes given."""
         video = self._qkv(video_GSD, self.proj_qkv.video, self.norm_q.video, self.norm_k.video, plan.video_positions)
         text = self._qkv(text_GSD, self.proj_qkv.text, self.norm_q.text, self.norm_k.text, plan.text_positions)
         video_PNE, text_LNE = self.attend(video, text, plan)
@@ -231,6 +247,10 @@ class WindowAttention(nn.Module):
             self.proj_out.text(text_LNE.flatten(1).view(*text_GSD.shape[:2], -1)),
         )
 
-    def _qkv(self, x_GSD, projection, norm_q, norm_k, positions) -> QKV:
-        q_PNE, k_PNE, v_PNE = projection(x_GSD).flatten(0, 1).unflatten(-1, (3, -1, self.head_dim)).unbind(1)
-        return *self.rope(norm_q(q_PNE), norm_k(k_PNE), positions), v_PNE
+    def _qkv(self, x_GSD, projection, norm_q, norm_k, positions_GS3) -> QKV:
+        def project(x_GSD, positions_GS3=None):
+            q_GSNE, k_GSNE, v_GSNE = projection(x_GSD).unflatten(-1, (3, -1, self.head_dim)).unbind(2)
+            return *self.rope(norm_q(q_GSNE), norm_k(k_GSNE), positions_GS3), v_GSNE
+
+        tensors = (x_GSD,) if positions_GS3 is None else (x_GSD, positions_GS3)
+        return tuple(part.flatten(0, 1) for part in in_pieces(project, *tensors, width=3 * self.inner))

@@ -14,16 +14,28 @@ of one size is (B, S, D), of several sizes (1, all tokens, D); text likewise. Al
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import log, sqrt
-from typing import Literal, NamedTuple
+from functools import partial
+from math import log
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seedvr2_lab.console import InputError
-from seedvr2_lab.model.attention import AttentionPath, Branches, RMSNorm, WindowAttention, WindowPlan, window_plan
+from seedvr2_lab.model.attention import AttentionPath, WindowAttention, WindowPlan, window_plan
+from seedvr2_lab.model.layers import (
+    GELU,
+    Branches,
+    LayerModulation,
+    Modulation,
+    OutputModulation,
+    RMSNorm,
+    SwiGLU,
+    in_pieces,
+)
 from seedvr2_lab.model.rope import RopeKind
 from seedvr2_lab.model.windows import Size, WindowScheme
 
@@ -163,80 +175,6 @@ class TimeEmbedding(nn.Module):
         return rearrange(x, "b (d part kind) -> part kind b d", part=2, kind=3)
 
 
-def per_token(values_BD: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """One vector per clip, shaped to broadcast against (G, S, D). A single vector serves all clips."""
-    if len(values_BD) == 1 or len(set(lengths)) == 1:
-        return values_BD[:, None]
-    return torch.cat([value.expand(n, -1) for value, n in zip(values_BD, lengths, strict=True)])[None]
-
-
-class Modulation(NamedTuple):
-    """Shift, scale and gate of one layer part, each broadcastable to (G, S, D)."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-    def enter(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, x, self.scale)  # no "1 +": the learned scale starts at 1
-
-    def leave(self, x: Tensor, update: Tensor) -> Tensor:
-        return torch.addcmul(x, update, self.gate)
-
-
-class LayerModulation(nn.Module):
-    """What a layer adds to the six vectors of the time embedding, which all layers share."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        for part in ("attn", "mlp"):
-            for kind, mean in (("shift", 0), ("scale", 1), ("gate", 0)):
-                setattr(self, f"{part}_{kind}", nn.Parameter(mean + torch.randn(dim) / sqrt(dim)))
-
-    def forward(self, time_23BD: Tensor, lengths: tuple[int, ...]) -> tuple[Modulation, Modulation]:
-        """The modulation of attention and that of the MLP."""
-        own = (self.attn_shift, self.attn_scale, self.attn_gate), (self.mlp_shift, self.mlp_scale, self.mlp_gate)
-        return tuple(
-            Modulation(*(per_token(vector_BD + own_D, lengths) for vector_BD, own_D in zip(*part, strict=True)))
-            for part in zip(time_23BD, own, strict=True)
-        )
-
-
-class OutputModulation(nn.Module):
-    """Shift and scale before the output projection of v2."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.out_shift = nn.Parameter(torch.randn(dim) / sqrt(dim))
-        self.out_scale = nn.Parameter(1 + torch.randn(dim) / sqrt(dim))
-
-    def forward(self, x_GSD: Tensor, time_23BD: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        shift_BD, scale_BD, _ = time_23BD[0]  # the published models read the attention part here
-        shift, scale = per_token(shift_BD + self.out_shift, lengths), per_token(scale_BD + self.out_scale, lengths)
-        return torch.addcmul(shift, x_GSD, scale)
-
-
-class SwiGLU(nn.Module):
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.proj_in_gate = nn.Linear(dim, hidden, bias=False)
-        self.proj_in = nn.Linear(dim, hidden, bias=False)
-        self.proj_out = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj_out(F.silu(self.proj_in_gate(x)) * self.proj_in(x))
-
-
-class GELU(nn.Module):
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.proj_in = nn.Linear(dim, hidden)
-        self.proj_out = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj_out(F.gelu(self.proj_in(x), approximate="tanh"))
-
-
 class Block(nn.Module):
     """One layer: attention in windows, then an MLP, each between a norm and a gate."""
 
@@ -253,25 +191,40 @@ class Block(nn.Module):
         )
         self.mlp = Branches(lambda: mlp(c.dim, hidden), shared, text=self.updates_text)
         self.ada = Branches(lambda: LayerModulation(c.dim), shared, text=self.updates_text)
-        self.eps = c.norm_eps
+        self.hidden, self.eps = hidden, c.norm_eps
 
     def forward(self, video_GSD: Tensor, text_GSD: Tensor, time_23BD: Tensor, plan: WindowPlan):
         """Both streams after the layer."""
-        video, text = video_GSD, text_GSD
-        video_attn, video_mlp = self.ada.video(time_23BD, plan.video_lengths)
-        video_in, text_in = video_attn.enter(self._norm(video)), self._norm(text)
-        if self.updates_text:
-            text_attn, text_mlp = self.ada.text(time_23BD, plan.text_lengths)
-            text_in = text_attn.enter(text_in)
+        video_attn, video_mlp = self.ada.video(time_23BD, video_GSD, plan.video_lengths)
+        video_in = self._before(video_GSD, video_attn)
+        if not self.updates_text:
+            video_update, _ = self.attn(video_in, self._norm(text_GSD), plan)
+            return self._after(video_GSD, video_update, video_attn, video_mlp, self.mlp.video), text_GSD
 
-        video_update, text_update = self.attn(video_in, text_in, plan)
+        text_attn, text_mlp = self.ada.text(time_23BD, text_GSD, plan.text_lengths)
+        video_update, text_update = self.attn(video_in, self._before(text_GSD, text_attn), plan)
+        return (
+            self._after(video_GSD, video_update, video_attn, video_mlp, self.mlp.video),
+            self._after(text_GSD, text_update, text_attn, text_mlp, self.mlp.text),
+        )
 
-        video = video_attn.leave(video, video_update)
-        video = video_mlp.leave(video, self.mlp.video(video_mlp.enter(self._norm(video))))
-        if self.updates_text:
-            text = text_attn.leave(text, text_update)
-            text = text_mlp.leave(text, self.mlp.text(text_mlp.enter(self._norm(text))))
-        return video, text
+    def _before(self, x_GSD: Tensor, attn: Modulation) -> Tensor:
+        """What attention sees of one branch."""
+
+        def enter(x_GSD, *vectors):
+            return (Modulation(*vectors).enter(self._norm(x_GSD)),)
+
+        return in_pieces(enter, x_GSD, *attn, width=x_GSD.shape[-1])[0]
+
+    def _after(self, x_GSD: Tensor, update_GSD: Tensor, attn: Modulation, mlp: Modulation, network: nn.Module):
+        """One branch after what attention adds, and the MLP."""
+
+        def finish(x_GSD, update_GSD, *vectors):
+            attn, mlp = Modulation(*vectors[:3]), Modulation(*vectors[3:])
+            x_GSD = attn.leave(x_GSD, update_GSD)
+            return (mlp.leave(x_GSD, network(mlp.enter(self._norm(x_GSD)))),)
+
+        return in_pieces(finish, x_GSD, update_GSD, *attn, *mlp, width=self.hidden)[0]
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], eps=self.eps)
@@ -291,6 +244,7 @@ class DiT(nn.Module):
         if c.variant == "v2":
             self.vid_out_norm = RMSNorm(c.dim, c.norm_eps)
             self.vid_out_ada = OutputModulation(c.dim)
+        self.checkpointing = False  # keep only what enters each block, and run the block again for its gradients
         self.vid_out = PatchOut(c.dim, c.patch, c.out_channels)
 
     def forward(
@@ -336,6 +290,8 @@ class DiT(nn.Module):
         plans = [window_plan(grids, lengths, c.windows, shifted, c.rope, video_GSD.device) for shifted in (False, True)]
         activations = {}
         for layer, block in enumerate(self.blocks):
+            if self.checkpointing and torch.is_grad_enabled():
+                block = partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False)
             video_GSD, text_GSD = block(video_GSD, text_GSD, time_23BD, plans[layer % 2])
             if layer in return_blocks:
                 activations[layer] = video_GSD.flatten(0, 1)

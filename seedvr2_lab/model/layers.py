@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Numbers in the widest intermediate result of a piece. On a CPU one is to stay in the cache and within what the
-# allocator keeps for reuse: memory that is new to the process costs more than most arithmetic on it.
+# Numbers in the widest intermediate result of a piece. On a CPU it is to stay in the cache and within what the allocator
+# keeps for reuse: to touch memory that is new to the process costs more than the arithmetic between matrix products.
 CPU_PIECE, DEVICE_PIECE = 2**22, 2**27
 
 
@@ -26,8 +26,9 @@ def in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors_GSX: Tensor,
         width: numbers per token in the widest intermediate result.
     """
     G, S = tensors_GSX[0].shape[:2]
-    piece = CPU_PIECE if tensors_GSX[0].device.type == "cpu" else DEVICE_PIECE
-    rows = max(1, piece // (G * width))
+    # Autocast may convert the weights again for every piece, so these must not be many.
+    small = tensors_GSX[0].device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    rows = max(1, (CPU_PIECE if small else DEVICE_PIECE) // (G * width))
     if rows >= S or torch.is_grad_enabled():
         return function(*tensors_GSX)
     out: tuple[Tensor, ...] = ()

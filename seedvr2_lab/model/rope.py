@@ -48,22 +48,33 @@ def text_positions(text_length: int, kind: RopeKind) -> Tensor | None:
 def rotate(x_PNE: Tensor, angles_PA: Tensor) -> Tensor:
     """Turn the adjacent features (2i, 2i + 1) of every head by angle i, at least in float32; features beyond 2 A stay.
 
-    `x_PNE` may hold several runs of the tokens that `angles_PA` describes (clips of one size share their angles).
+    More axes may stand before the tokens; those of `x_PNE` and `angles_PA` broadcast.
     """
     rest = x_PNE.shape[-1] // 2 - angles_PA.shape[-1]
-    angles_P1E = nn.functional.pad(angles_PA, (0, rest))[:, None]  # a turn by 0 is exact and saves cutting and joining
+    angles_P1E = nn.functional.pad(angles_PA, (0, rest)).unsqueeze(-2)  # a turn by 0 saves cutting and joining
     turn_P1E = torch.polar(torch.ones_like(angles_P1E), angles_P1E)
     precise = x_PNE.to(torch.promote_types(x_PNE.dtype, torch.float32))
-    pairs = torch.view_as_complex(precise.unflatten(-1, (-1, 2)).unflatten(0, (-1, len(angles_PA))))
-    return torch.view_as_real(pairs * turn_P1E).flatten(-2).flatten(0, 1).to(x_PNE.dtype)
+    pairs = torch.view_as_complex(precise.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn_P1E).flatten(-2).to(x_PNE.dtype)
 
 
 class Frequencies(nn.Module):
-    """Holder of the `freqs` buffer; published checkpoints store it, so it is persistent."""
+    """Holder of the `freqs` buffer; published checkpoints store it, so it is persistent.
+
+    It stays in float32 when its model is cast: in bfloat16 the last token of a window would be off by a tenth of a
+    radian.
+    """
 
     def __init__(self, kind: RopeKind, dim: int):
         super().__init__()
         self.register_buffer("freqs", frequencies(kind, dim))
+
+    def _apply(self, fn, recurse=True):
+        precise = self.freqs
+        super()._apply(fn, recurse)
+        if self.freqs.dtype != precise.dtype:
+            self.freqs = precise.to(self.freqs.device)
+        return self
 
 
 class WindowRope(nn.Module):
@@ -75,7 +86,7 @@ class WindowRope(nn.Module):
 
     def angles(self, positions_P3: Tensor) -> Tensor:
         """(P, A) float32, the axes t, h, w one after the other."""
-        return (positions_P3[:, :, None] * self.rope.freqs.float()).flatten(1)
+        return (positions_P3.unsqueeze(-1) * self.rope.freqs.float()).flatten(-2)
 
     def forward(self, q_PNE: Tensor, k_PNE: Tensor, positions_P3: Tensor | None) -> tuple[Tensor, Tensor]:
         """q and k, turned; unchanged if `positions_P3` is None."""
