@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Numbers in the widest intermediate result of a piece. On a CPU it is to stay in the cache and within what the allocator
-# keeps for reuse: to touch memory that is new to the process costs more than the arithmetic between matrix products.
+# Numbers in the widest intermediate result of a piece. On a CPU it is to stay in the cache and within what the
+# allocator keeps for reuse: touching memory that is new to the process costs more than the arithmetic on it.
 CPU_PIECE, DEVICE_PIECE = 2**22, 2**27
 
 

@@ -4,12 +4,12 @@ Shapes: B clips, C channels, T H W frames/height/width. A clip of T = f·k + 1 f
 latent frames: the first frame stands alone, every later latent covers f frames. That is why pictures (T = 1) and
 clips share one network.
 
-- Convolutions see the past only: copies of the first frame stand in front of the clip, zeros never do.
-- GroupNorm and the middle attention work on single frames, so a clip may be cut anywhere in time with the same result
-  (`chunk`), as long as every convolution remembers the last frames it saw.
+- Convolutions see the past only, GroupNorm and the middle attention work on single frames. So a clip may be cut
+  anywhere in time with the same result, as long as every convolution remembers the last frames it saw (`Memory`).
 - Parameter names are the published ones.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,8 +19,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from seedvr2_lab.console import InputError
-
-Memory = dict["CausalConv3d", Tensor]  # the last input frames of every convolution, between two chunks of one clip
+from seedvr2_lab.model.causal_network import CausalNetwork, Layer
+from seedvr2_lab.model.video_layers import CausalConv3d, Downsampler, FrameNorm, Memory, Upsampler, recorded
 
 
 @dataclass(frozen=True)
@@ -57,41 +57,9 @@ class VAEConfig:
         )
 
 
-class CausalConv3d(nn.Conv3d):
-    """A convolution whose output frame i sees input frames up to i·stride only."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int | tuple = 3, stride: int | tuple = 1, pad: int = 1
-    ):
-        super().__init__(in_channels, out_channels, kernel, stride, padding=(0, pad, pad))
-
-    def forward(self, x_BCTHW: Tensor, memory: Memory | None = None) -> Tensor:
-        kernel_t, stride_t = self.kernel_size[0], self.stride[0]
-        if kernel_t == 1:
-            return super().forward(x_BCTHW)
-        if memory is None and x_BCTHW.shape[2] == 1:
-            # A picture stands before copies of itself: every time slice of the kernel meets the same frame.
-            weight = self.weight.sum(2)
-            y_BCHW = F.conv2d(x_BCTHW.squeeze(2), weight, self.bias, self.stride[1:], self.padding[1:])
-            return y_BCHW.unsqueeze(2)
-        past = memory.get(self) if memory is not None else None
-        if past is None:
-            past = x_BCTHW[:, :, :1].expand(-1, -1, kernel_t - 1, -1, -1)
-        x_BCTHW = torch.cat([past, x_BCTHW], 2)
-        if memory is not None:
-            memory[self] = x_BCTHW[:, :, -(kernel_t - stride_t) :].clone()  # a view would keep the whole chunk alive
-        return super().forward(x_BCTHW)
-
-
-class FrameNorm(nn.GroupNorm):
-    """GroupNorm with statistics of single frames."""
-
-    def __init__(self, groups: int, channels: int):
-        super().__init__(groups, channels, eps=1e-6)
-
-    def forward(self, x_BCTHW: Tensor) -> Tensor:
-        frames = super().forward(rearrange(x_BCTHW, "B C T H W -> (B T) C H W"))
-        return rearrange(frames, "(B T) C H W -> B C T H W", B=x_BCTHW.shape[0])
+def _silu(norm: FrameNorm, x_BCTHW: Tensor) -> Tensor:
+    """SiLU of the norm, in place where no gradient needs the norm's result."""
+    return F.silu(norm(x_BCTHW), inplace=not recorded(x_BCTHW, norm.weight))
 
 
 class Resnet(nn.Module):
@@ -102,11 +70,11 @@ class Resnet(nn.Module):
         self.norm2 = FrameNorm(groups, out_channels)
         self.conv2 = CausalConv3d(out_channels, out_channels)
         if in_channels != out_channels:
-            self.conv_shortcut = CausalConv3d(in_channels, out_channels, kernel=1, pad=0)
+            self.conv_shortcut = CausalConv3d(in_channels, out_channels, kernel=1, pads=(0, 0))
 
     def forward(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
-        h_BCTHW = self.conv1(F.silu(self.norm1(x_BCTHW)), memory)
-        h_BCTHW = self.conv2(F.silu(self.norm2(h_BCTHW)), memory)
+        h_BCTHW = self.conv1(_silu(self.norm1, x_BCTHW), memory)
+        h_BCTHW = self.conv2(_silu(self.norm2, h_BCTHW), memory)
         return h_BCTHW + (self.conv_shortcut(x_BCTHW) if hasattr(self, "conv_shortcut") else x_BCTHW)
 
 
@@ -143,67 +111,36 @@ class MidBlock(nn.Module):
         return self.resnets[1](x_BCTHW, memory)
 
 
-class Downsampler(nn.Module):
-    """Halves height and width, and time if `temporal`: T frames become (T - 1) // 2 + 1."""
+class Level(nn.Module):
+    """The residual blocks of one resolution; a subclass adds the way to the next."""
 
-    def __init__(self, channels: int, temporal: bool):
+    def __init__(self, in_channels: int, out_channels: int, resnets: int, groups: int):
         super().__init__()
-        kernel, stride = ((3, 3, 3), (2, 2, 2)) if temporal else ((1, 3, 3), (1, 2, 2))
-        self.conv = CausalConv3d(channels, channels, kernel, stride, pad=0)
+        widths = [in_channels] + [out_channels] * resnets
+        self.resnets = nn.ModuleList(Resnet(a, b, groups) for a, b in pairwise(widths))
+
+    def layers(self) -> list[Layer]:
+        return [layer for part in self.children() for layer in part]
 
     def forward(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
-        return self.conv(F.pad(x_BCTHW, (0, 1, 0, 1)), memory)  # published padding: right and bottom only
+        for layer in self.layers():
+            x_BCTHW = layer(x_BCTHW, memory)
+        return x_BCTHW
 
 
-class Upsampler(nn.Module):
-    """Doubles height and width, and time if `temporal`: T frames become 2T - 1 (2T in later chunks of a clip)."""
-
-    def __init__(self, channels: int, temporal: bool):
-        super().__init__()
-        self.frames = 2 if temporal else 1
-        self.upscale_conv = CausalConv3d(channels, channels * 4 * self.frames, kernel=1, pad=0)
-        self.conv = CausalConv3d(channels, channels)
-        with torch.no_grad():  # starts as nearest-neighbour copies
-            self.upscale_conv.weight.copy_(torch.eye(channels).repeat(4 * self.frames, 1)[..., None, None, None])
-            self.upscale_conv.bias.zero_()
-
-    def forward(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
-        first = memory is None or self.conv not in memory
-        x_BCTHW = rearrange(
-            self.upscale_conv(x_BCTHW), "B (x y z C) T H W -> B C (T z) (H x) (W y)", x=2, y=2, z=self.frames
-        )
-        if first and self.frames == 2:  # the first frame stands for itself alone
-            x_BCTHW = torch.cat([x_BCTHW[:, :, :1], x_BCTHW[:, :, 2:]], 2)
-        return self.conv(x_BCTHW, memory)
-
-
-class DownBlock(nn.Module):
+class DownBlock(Level):
     def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, down: bool, temporal: bool):
-        super().__init__()
-        widths = [in_channels] + [out_channels] * config.resnets
-        self.resnets = nn.ModuleList(Resnet(a, b, config.norm_groups) for a, b in pairwise(widths))
+        super().__init__(in_channels, out_channels, config.resnets, config.norm_groups)
         self.downsamplers = nn.ModuleList([Downsampler(out_channels, temporal)] if down else [])
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
-        for layer in [*self.resnets, *self.downsamplers]:
-            x_BCTHW = layer(x_BCTHW, memory)
-        return x_BCTHW
 
-
-class UpBlock(nn.Module):
+class UpBlock(Level):
     def __init__(self, in_channels: int, out_channels: int, config: VAEConfig, up: bool, temporal: bool):
-        super().__init__()
-        widths = [in_channels] + [out_channels] * (config.resnets + 1)
-        self.resnets = nn.ModuleList(Resnet(a, b, config.norm_groups) for a, b in pairwise(widths))
+        super().__init__(in_channels, out_channels, config.resnets + 1, config.norm_groups)
         self.upsamplers = nn.ModuleList([Upsampler(out_channels, temporal)] if up else [])
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
-        for layer in [*self.resnets, *self.upsamplers]:
-            x_BCTHW = layer(x_BCTHW, memory)
-        return x_BCTHW
 
-
-class Encoder(nn.Module):
+class Encoder(CausalNetwork):
     """(B, 3, T, H, W) to the posterior's (B, 2·latent_channels, t, h, w): mean and log-variance."""
 
     def __init__(self, config: VAEConfig):
@@ -224,14 +161,15 @@ class Encoder(nn.Module):
         self.conv_norm_out = FrameNorm(config.norm_groups, widths[-1])
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory | None = None) -> Tensor:
-        x_BCTHW = self.conv_in(x_BCTHW, memory)
-        for block in [*self.down_blocks, self.mid_block]:
-            x_BCTHW = block(x_BCTHW, memory)
-        return self.conv_out(F.silu(self.conv_norm_out(x_BCTHW)), memory)
+    def layers(self) -> list[Layer]:
+        levels = [layer for block in self.down_blocks for layer in block.layers()]
+        return [self.conv_in, *levels, self.mid_block, self._end]
+
+    def _end(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
+        return self.conv_out(_silu(self.conv_norm_out, x_BCTHW), memory)
 
 
-class Decoder(nn.Module):
+class Decoder(CausalNetwork):
     """(B, latent_channels, t, h, w) back to (B, 3, T, H, W); no activation at the end."""
 
     def __init__(self, config: VAEConfig):
@@ -246,11 +184,12 @@ class Decoder(nn.Module):
         self.conv_norm_out = FrameNorm(config.norm_groups, widths[-1])
         self.conv_out = CausalConv3d(widths[-1], config.in_channels)
 
-    def forward(self, x_BCTHW: Tensor, memory: Memory | None = None) -> Tensor:
-        x_BCTHW = self.conv_in(x_BCTHW, memory)
-        for block in [self.mid_block, *self.up_blocks]:
-            x_BCTHW = block(x_BCTHW, memory)
-        return self.conv_out(F.silu(self.conv_norm_out(x_BCTHW)), memory)
+    def layers(self) -> list[Layer]:
+        levels = [layer for block in self.up_blocks for layer in block.layers()]
+        return [self.conv_in, self.mid_block, *levels, self._end]
+
+    def _end(self, x_BCTHW: Tensor, memory: Memory | None) -> Tensor:
+        return self.conv_out(_silu(self.conv_norm_out, x_BCTHW), memory)
 
 
 class VideoVAE(nn.Module):
@@ -262,21 +201,30 @@ class VideoVAE(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
+    def spare_memory(self, limit: int = CausalConv3d.limit, recompute: bool = False) -> "VideoVAE":
+        """Settings that change no result: frames of more than `limit` bytes are convolved area by area where no
+        gradients are recorded; with `recompute`, training computes every layer's inside a second time instead of
+        keeping it."""
+        for module in self.modules():
+            if isinstance(module, CausalConv3d):
+                module.limit = limit
+        self.encoder.recompute = self.decoder.recompute = recompute
+        return self
+
     def posterior(self, video_BCTHW: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latent, each (B, latent_channels, (T - 1)/f + 1, H/s, W/s).
 
-        `chunk` is the number of latent frames encoded at a time (None: all at once); memory shrinks, the result does
-        not change. Raises InputError unless T = f·k + 1 and the spatial factor divides H and W.
+        With `chunk`, the clip is streamed that many latent frames at a time: besides video and latent, memory does not
+        grow with the clip. The result does not depend on it. Raises InputError unless T = f·k + 1 and the spatial
+        factor divides H and W.
         """
-        self._check(video_BCTHW)
-        factor = self.config.temporal_factor
+        self._check_frames(video_BCTHW.shape[2])
+        self._check_size(video_BCTHW)
         if chunk is None:
             moments = self.encoder(video_BCTHW)
         else:
-            first = 1 + factor * (chunk - 1)  # the first latent stands for one frame only
-            parts = [video_BCTHW[:, :, :first], *video_BCTHW[:, :, first:].split(factor * chunk, 2)]
-            memory: Memory = {}
-            moments = torch.cat([self.encoder(part, memory) for part in parts if part.shape[2]], 2)
+            pieces = video_BCTHW.split(self.config.temporal_factor * chunk, 2)
+            moments = torch.cat(list(self.encoder.stream(pieces)), 2)
         mean, log_variance = moments.chunk(2, 1)
         return mean, log_variance.clamp(-30, 20)
 
@@ -294,12 +242,31 @@ class VideoVAE(nn.Module):
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return mean + (0.5 * log_variance).exp() * noise
 
+    def encode_stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`encode` without noise of one clip in pieces (B, C, T, H, W), each of any number of frames; a latent frame
+        comes as soon as its last frame is there. InputError as in `posterior`, for the number of frames at the end."""
+        count = 0
+
+        def checked() -> Iterator[Tensor]:
+            nonlocal count
+            for piece_BCTHW in pieces:
+                self._check_size(piece_BCTHW)
+                count += piece_BCTHW.shape[2]
+                yield piece_BCTHW
+
+        for moments in self.encoder.stream(checked()):
+            yield moments.chunk(2, 1)[0]
+        self._check_frames(count)
+
     def decode(self, latent_BCTHW: Tensor, chunk: int | None = None) -> Tensor:
         """(B, latent_channels, t, h, w) to (B, 3, f·(t - 1) + 1, s·h, s·w); `chunk` as in `posterior`."""
         if chunk is None:
             return self.decoder(latent_BCTHW)
-        memory: Memory = {}
-        return torch.cat([self.decoder(part, memory) for part in latent_BCTHW.split(chunk, 2)], 2)
+        return torch.cat(list(self.decode_stream(latent_BCTHW.split(chunk, 2))), 2)
+
+    def decode_stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        """`decode` of one latent in pieces, each of any number of frames; frames come one at a time."""
+        return self.decoder.stream(pieces)
 
     def to_latent(self, clips_BCTHW: Tensor, chunk: int | None = None) -> Tensor:
         """Clips in [0, 1] to latents of about unit variance, without noise: what the transformer works on."""
@@ -309,12 +276,15 @@ class VideoVAE(nn.Module):
         """Back from latents of unit variance to clips; they may leave [0, 1] a little."""
         return self.decode(latent_BCTHW / self.config.scaling_factor, chunk) / 2 + 0.5
 
-    def _check(self, video_BCTHW: Tensor) -> None:
-        factor, space = self.config.temporal_factor, self.config.spatial_factor
-        T, H, W = video_BCTHW.shape[2:]
+    def _check_frames(self, T: int) -> None:
+        factor = self.config.temporal_factor
         if T % factor != 1 % factor:
             raise InputError(
                 f"a clip of {T} frames has no latent: pad it to {factor}k + 1 frames (repeat the last one)"
             )
+
+    def _check_size(self, video_BCTHW: Tensor) -> None:
+        space = self.config.spatial_factor
+        H, W = video_BCTHW.shape[3:]
         if H % space or W % space:
             raise InputError(f"frames of {H}x{W} have no latent: pad height and width to multiples of {space}")
