@@ -57,11 +57,11 @@ def test_no_call_sees_more_than_the_limit_and_its_border(monkeypatch):
 @torch.no_grad()
 def test_statistics_of_large_frames_keep_their_digits(kind, tolerance):
     torch.manual_seed(0)
-    norm = FrameNorm(4, 16)
+    norm = FrameNorm(4, 16).to(kind)
     norm.weight.normal_()
     norm.bias.normal_()
     x_BCTHW = (torch.randn(2, 16, 1, 360, 640) * 2 + 5).to(kind).to(memory_format=torch.channels_last_3d)
     expected = F.group_norm(x_BCTHW.squeeze(2).double(), 4, norm.weight.double(), norm.bias.double(), 1e-6)
-    ours = norm.to(kind)(x_BCTHW).squeeze(2)
+    ours = norm(x_BCTHW).squeeze(2)
     assert ours.dtype == kind and ours.is_contiguous(memory_format=torch.channels_last)
     assert (ours.double() - expected).abs().max() < tolerance
