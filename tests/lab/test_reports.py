@@ -183,7 +183,11 @@ def test_interruption_stops_kernels_and_leaves_older_reports(tmp_path):
     older = tmp_path / "reports/01_slow__smoke/results.json"
     older.parent.mkdir(parents=True)
     older.write_text('{"older": true}')
-    code = f"from pathlib import Path; from seedvr2_lab.lab.reports import run; run(notebooks=Path({str(tmp_path)!r}))"
+    # A shell's background jobs ignore SIGINT, and so would a runner that such a job starts.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pathlib import Path; "
+        f"from seedvr2_lab.lab.reports import run; run(notebooks=Path({str(tmp_path)!r}))"
+    )
     runner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     pid = tmp_path / "pid"
     until = time.monotonic() + 120
