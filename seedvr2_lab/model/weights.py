@@ -1,7 +1,8 @@
 """Models from their weight files, our own and the published ones.
 
 Our own are safetensors files whose header holds the configuration, so that a file is all it takes to rebuild a model.
-A transformer's file also holds its text: the fixed embedding that stands where a prompt would be (`text.pos`).
+A transformer's file also holds its texts: the fixed embeddings that stand where prompts would be (`text.pos`, and
+`text.neg` where the model is used with guidance).
 The published ones are plain state dicts, .pth or .safetensors, recognised by their names and shapes.
 """
 
@@ -18,36 +19,50 @@ from torch import Tensor
 from seedvr2_lab.config import transformer_config, vae_config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.model import published
+from seedvr2_lab.model.diffusion import build_condition, conditioned, sample
 from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.model.tensor_file import empty, fill, mapped
 from seedvr2_lab.model.vae import VAEConfig, VideoVAE
 from seedvr2_lab.model.windows import WindowScheme
 
 BUNDLED = Path(__file__).parents[1] / "weights"
-TEXT = "text.pos"
+TEXT, NEGATIVE_TEXT = "text.pos", "text.neg"
 PUBLISHED = ("3b", "7b")
+HEADER = ("noise_scale", "vae", "steps", "guidance")  # fields of `Generator` that the header of a file holds
 
 # None: float32 for our own models, bfloat16 for the published ones, as their pipeline runs them. "file": as stored.
 Dtype = torch.dtype | Literal["file"] | None
 
 
 class Generator(NamedTuple):
-    """A transformer with the text it was trained with, (L, D), the scale of the noise that it starts from and the VAE
-    whose latents it knows, by name or file."""
+    """A transformer with all that its use needs besides."""
 
     dit: DiT
-    text: Tensor
-    noise_scale: float
-    vae: str = "small"
+    text: Tensor  # (L, D), the one it was trained with
+    noise_scale: float  # of the noise that it starts from
+    vae: str = "small"  # whose latents it knows, by name or file
+    steps: int = 1  # that it is meant to be used with
+    guidance: float = 1.0  # likewise; 1 is none
+    negative_text: Tensor | None = None  # what guidance moves away from
+
+    def restore(self, low: Tensor, noise: Tensor, steps: int | None = None, guidance: float | None = None) -> Tensor:
+        """High-quality latents from low-quality ones and standard normal noise, all of one shape, by Euler's method.
+
+        Args:
+            steps, guidance: the model's own if None.
+        """
+        guidance = self.guidance if guidance is None else guidance
+        velocity = conditioned(self.dit, build_condition(low), self.text, self.negative_text, guidance)
+        return sample(velocity, noise * self.noise_scale, steps or self.steps)
 
 
-def fixed_text(dim: int, tokens: int = 4) -> Tensor:
-    """The text of the small models: (tokens, dim) unit-variance numbers that never change.
+def fixed_text(dim: int, tokens: int = 4, negative: bool = False) -> Tensor:
+    """The text of the small models, or its negative: (tokens, dim) unit-variance numbers that never change.
 
     The published models read two sentences' embeddings of a text encoder; a model that is trained from scratch can
     learn from any fixed tokens.
     """
-    return torch.randn(tokens, dim, generator=torch.Generator().manual_seed(0))
+    return torch.randn(tokens, dim, generator=torch.Generator().manual_seed(int(negative)))
 
 
 def published_text(negative: bool = False) -> Tensor:
@@ -62,8 +77,10 @@ def save_vae(path: Path, vae: VideoVAE, scaling_factor: float) -> None:
 
 def save_generator(path: Path, generator: Generator) -> None:
     tensors = generator.dit.state_dict() | {TEXT: generator.text}
+    if generator.negative_text is not None:
+        tensors[NEGATIVE_TEXT] = generator.negative_text
     config = dataclasses.asdict(generator.dit.config)
-    header = {"kind": "dit", "config": config, "noise_scale": generator.noise_scale, "vae": generator.vae}
+    header = {"kind": "dit", "config": config} | {name: getattr(generator, name) for name in HEADER}
     _save(path, tensors, header)
 
 
@@ -87,9 +104,12 @@ def load_generator(source: str | Path = "tiny", dtype: Dtype = None) -> Generato
     if header := _header(path, metadata, "dit"):
         if TEXT not in tensors or "noise_scale" not in header:
             raise InputError(f"{path} holds no text or no noise scale: give a file made by `seedvr2-lab train`")
-        dit = fill(DiT(header["config"]), path, _dtype(dtype, torch.float32), ignore=(TEXT,))
-        text = tensors[TEXT].to(dit.vid_in.proj.weight)
-        return Generator(dit, text, header["noise_scale"], header.get("vae", "small"))
+        dit = fill(DiT(header["config"]), path, _dtype(dtype, torch.float32), ignore=(TEXT, NEGATIVE_TEXT))
+        text, negative = (
+            tensors[name].to(dit.vid_in.proj.weight) if name in tensors else None for name in (TEXT, NEGATIVE_TEXT)
+        )
+        told = {name: header[name] for name in HEADER if name in header}
+        return Generator(dit, text, negative_text=negative, **told)
     size = source if source in PUBLISHED else _recognised(path, tensors)
     text = published_text()  # before the long work
     dit = fill(_empty_dit(size), path, _dtype(dtype, torch.bfloat16))

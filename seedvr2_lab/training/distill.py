@@ -3,6 +3,7 @@
 - *Progressive* (the paper's section 3.3; Salimans and Ho 2022): the student of n/2 steps learns to do in one step what
   its teacher of n steps does in two, then becomes the teacher of the next halving: 64, 32, ... 1. Guidance is folded
   in by the first halving; after it the text alone says it all.
+- *To another size*: a smaller student learns the one step of a larger model, as the paper's 3B does from its 7B.
 - *Consistency* (discrete time, the first stage of APT; Song et al. 2023): the clean latents that the student sees from
   two neighbouring points of the teacher's path are to agree; at time 0 it is the point itself.
 """
@@ -85,6 +86,23 @@ def consistency_loss(teacher: Teacher, steps: int, batches: Sequence[tuple[Pairs
             target = clean_from_velocity(neighbour, velocity(neighbour, until), until)  # the neighbour itself at 0
         clean = clean_from_velocity(x, velocity(x, time), time)
         return {"loss": (clean - target).square().flatten(1).mean(1).mean()}
+
+    return loss
+
+
+def matching_loss(teacher: Teacher, batches: Sequence[tuple[Pairs, int]], text_LD: Tensor) -> Loss:
+    """One step taught to a network of another size: mean squared error of the velocity at pure noise.
+
+    Args:
+        text_LD: the student's own text, as wide as it reads.
+    """
+
+    def loss(student: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        noise, condition, time, _ = _point_on_a_path(student, batches, step, 1, generator)
+        with torch.no_grad():
+            target = teacher.velocity(condition)(noise, time)
+        velocity = conditioned(student, condition, text_LD)(noise, time)
+        return {"loss": (velocity - target).square().flatten(1).mean(1).mean()}
 
     return loss
 

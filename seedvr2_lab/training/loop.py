@@ -11,7 +11,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ class TrainConfig:
     learning_rate: float
     warmup: int = 50  # steps of linear rise; a cosine to zero follows
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
     gradient_clip: float = 1.0
     ema: float = 0.998
     seed: int = 0
@@ -50,22 +52,39 @@ class Player(NamedTuple):
     loss: Loss
 
 
+Watch = Callable[[int, Mapping[str, nn.Module]], None]  # (steps done, networks with their averaged weights)
+
+
 class TrainingFailed(RuntimeError):
     """A run that cannot go on: a loss that is not finite, or a player that has collapsed."""
 
 
-def train(model: nn.Module, loss: Loss, config: TrainConfig, out: Path | None, device: str = "cpu") -> nn.Module:
-    """`train_players` with one player."""
-    return train_players({"model": Player(model, loss)}, config, out, device)["model"]
+def train(
+    model: nn.Module,
+    loss: Loss,
+    config: TrainConfig,
+    out: Path | None,
+    device: str = "cpu",
+    watch: Watch = lambda done, networks: None,
+) -> nn.Module:
+    """`train_players` with one player, "model"."""
+    return train_players({"model": Player(model, loss)}, config, out, device, watch)["model"]
 
 
 def train_players(
-    players: Mapping[str, Player], config: TrainConfig, out: Path | None, device: str = "cpu"
+    players: Mapping[str, Player],
+    config: TrainConfig,
+    out: Path | None,
+    device: str = "cpu",
+    watch: Watch = lambda done, networks: None,
 ) -> dict[str, nn.Module]:
     """Train all players and return their networks holding the averaged (EMA) weights.
 
     With `out` (a folder) the run leaves `log.jsonl` and `checkpoint.pt` there and goes on from that checkpoint if it
     exists; the checkpoint of another configuration is refused.
+
+    Args:
+        watch: called after every checkpoint, to draw samples and the like; it must not draw from global generators.
 
     Raises:
         TrainingFailed: a loss was not finite, or raised this itself; the last good checkpoint is kept.
@@ -102,6 +121,8 @@ def train_players(
             saved = {name: apprentice.state_dict() for name, apprentice in apprentices.items()}
             settings = dataclasses.asdict(config)
             _save(out / "checkpoint.pt", {"config": settings, "step": done, "seconds": seconds, "players": saved})
+            with ExitStack() as averaged:
+                watch(done, {name: averaged.enter_context(one.averaged()) for name, one in apprentices.items()})
     return {name: apprentice.finished() for name, apprentice in apprentices.items()}
 
 
@@ -143,6 +164,17 @@ class _Apprentice:
             optimizer.load_state_dict(saved)
         self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
 
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The network with its averaged weights, for a while."""
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        try:
+            yield self.model.eval()
+        finally:
+            self.model.load_state_dict(weights)
+            self.model.train()
+
     def finished(self) -> nn.Module:
         self.model.load_state_dict(self.ema)
         return self.model.requires_grad_(True).eval()
@@ -154,7 +186,7 @@ def _optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optim
         value for name, value in model.named_parameters() if config.muon and value.ndim == 2 and "blocks." in name
     ]
     others = [value for value in model.parameters() if not any(value is matrix for matrix in matrices)]
-    optimizers = [torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.99), weight_decay=decay)]
+    optimizers = [torch.optim.AdamW(others, lr=rate, betas=config.betas, weight_decay=decay)]
     if matrices:  # updates of AdamW's size, so that one learning rate serves both
         optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers

@@ -6,6 +6,7 @@ once, before the training, and kept in a file that all stages and all runs with 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from seedvr2_lab.console import progress
 from seedvr2_lab.media.clips import sample_clips
-from seedvr2_lab.media.degrade import degrade, resize
+from seedvr2_lab.media.degrade import PRESETS, degrade, resize
 from seedvr2_lab.model.vae import VideoVAE
 
 
@@ -32,16 +33,19 @@ class Pairs(NamedTuple):
         return Pairs(*(part[rows].to(device) for part in self))
 
 
-def low_quality(clip_CTHW: Tensor, generator: torch.Generator) -> Tensor:
-    """A clip in [0, 1] made worse and enlarged to its size again: what a restorer is given."""
-    small_TCHW = degrade(clip_CTHW, generator).transpose(0, 1)
+def low_quality(clip_CTHW: Tensor, generator: torch.Generator, presets: Sequence[str] = ("simple",)) -> Tensor:
+    """A clip in [0, 1] made worse, by one of the presets, and enlarged to its size again: what a restorer is given."""
+    preset = presets[int(torch.randint(len(presets), (), generator=generator)) if len(presets) > 1 else 0]
+    small_TCHW = degrade(clip_CTHW, generator, PRESETS[preset]).transpose(0, 1)
     return resize(small_TCHW, tuple(clip_CTHW.shape[2:])).transpose(0, 1)
 
 
 @torch.no_grad()
-def latent_pair(vae: VideoVAE, clips_BCTHW: Tensor, generator: torch.Generator) -> Pairs:
+def latent_pair(
+    vae: VideoVAE, clips_BCTHW: Tensor, generator: torch.Generator, presets: Sequence[str] = ("simple",)
+) -> Pairs:
     """Latents of the low-quality twins of clips in [0, 1], and of the clips themselves."""
-    low = torch.stack([low_quality(clip, generator) for clip in clips_BCTHW])
+    low = torch.stack([low_quality(clip, generator, presets) for clip in clips_BCTHW])
     device = next(vae.parameters()).device
     return Pairs(*vae.to_latent(torch.cat([low, clips_BCTHW]).to(device)).float().cpu().chunk(2))
 
@@ -54,12 +58,14 @@ def encode_pairs(
     seed: int = 0,
     folder: Path | None = None,
     at_once: int = 16,
+    presets: Sequence[str] = ("simple",),
 ) -> Pairs:
-    """A pool of `count` pairs from the training pictures, clips of (frames, *size) pixels.
+    """A pool of `count` pairs from the training pictures, clips of (frames, *size) pixels, each made worse by one of
+    the presets.
 
     With `folder` the pool is kept there and read again by the next caller that asks for the same one.
     """
-    key = {"count": count, "frames": frames, "size": size, "seed": seed, "vae": weights_hash(vae)}
+    key = {"count": count, "frames": frames, "size": size, "seed": seed, "presets": presets, "vae": weights_hash(vae)}
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     path = folder / f"pairs_{name}.safetensors" if folder else None
     if path and path.exists():
@@ -69,7 +75,7 @@ def encode_pairs(
     batches = []
     for start in progress(range(0, count, at_once), "encode pairs", unit="batch"):
         clips_BCTHW = sample_clips("training", min(at_once, count - start), frames, size, generator)
-        batches.append(latent_pair(vae, clips_BCTHW, generator))
+        batches.append(latent_pair(vae, clips_BCTHW, generator, presets))
     pool = Pairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
     if path:
         folder.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,18 @@ def test_a_generator_comes_back_with_configuration_text_noise_and_vae(tmp_path):
     loaded = load_generator(tmp_path / "x.safetensors")
     assert loaded.dit.config == dit.config and loaded.noise_scale == 1.0 and loaded.vae == "other"
     assert torch.equal(loaded.text, fixed_text(96).half().float())
+    assert (loaded.steps, loaded.guidance, loaded.negative_text) == (1, 1.0, None)
     torch.testing.assert_close(loaded.dit.state_dict(), halved(dit), rtol=0, atol=0)
+
+
+def test_a_teacher_comes_back_with_steps_guidance_and_negative_text(tmp_path):
+    dit, texts = DiT(transformer_config("study")), [fixed_text(96, negative=negative) for negative in (False, True)]
+    assert not torch.equal(*texts)
+    teacher = Generator(dit, texts[0], 1.0, steps=64, guidance=1.5, negative_text=texts[1])
+    save_generator(tmp_path / "x.safetensors", teacher)
+    loaded = load_generator(tmp_path / "x.safetensors")
+    assert (loaded.steps, loaded.guidance) == (64, 1.5)
+    assert torch.equal(loaded.negative_text, texts[1].half().float())
 
 
 @pytest.mark.parametrize("size", ["3b", "7b"])

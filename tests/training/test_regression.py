@@ -10,7 +10,8 @@ from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.weights import fixed_text, load_vae
 from seedvr2_lab.training.loop import train
 from seedvr2_lab.training.pairs import encode_pairs
-from seedvr2_lab.training.regression import TINY, regression_loss, restore_latent
+from seedvr2_lab.training.regression import regression_loss, restore_latent
+from seedvr2_lab.training.schedule import SCRATCH
 
 
 def test_the_loss_is_the_mean_distance_of_the_pairs_that_the_step_drew():
@@ -29,6 +30,6 @@ def test_it_learns(tmp_path):
     dit, text = DiT(transformer_config("tiny")), fixed_text(128)
     loss = regression_loss([(encode_pairs(load_vae("small"), 32, 1, (128, 128)), 16)], text)
     before = loss(dit, 0, torch.Generator().manual_seed(7))["loss"].item()
-    dit = train(dit, loss, dataclasses.replace(TINY, steps=60, warmup=20), tmp_path)
+    dit = train(dit, loss, dataclasses.replace(SCRATCH, steps=60, warmup=20), tmp_path)
     with torch.no_grad():
         assert loss(dit, 0, torch.Generator().manual_seed(7))["loss"].item() < 0.5 * before

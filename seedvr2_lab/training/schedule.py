@@ -1,0 +1,85 @@
+"""How long each stage of the recipe learns, and from what: one table of run profiles for the trainings.
+
+The paper's own numbers are far away: 10,000 iterations of 72 GPUs a halving at a learning rate of 1e-6. `laptop` made
+the bundled weights on one CPU core; `smoke` shows that every line runs; `gpu` is a start for one GPU, not tried.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from seedvr2_lab.training.loop import TrainConfig
+
+Batch = tuple[int, int]  # clips, frames of each
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stages of a profile. `adversarial` draws clips of mixed lengths, every other stage those of one length at a
+    time. `progressive` is one halving."""
+
+    crop: int  # pixels, height and width of training clips
+    pools: Mapping[int, int]  # frames of a clip: pairs that are encoded once
+    batches: tuple[Batch, ...]  # of successive steps, over and over
+    phases: tuple[
+        tuple[float, tuple[Batch, ...]], ...
+    ]  # adversarial: from this share of the steps on, a batch of these
+    regression: TrainConfig
+    teacher: TrainConfig
+    progressive: TrainConfig
+    consistency: TrainConfig
+    adversarial: TrainConfig
+    smaller: TrainConfig
+    presets: tuple[str, ...] = ("light", "paper")  # a clip is degraded by one of them
+    validation: int = 16  # clips of each length that a finished model is measured on
+    penalty: float = 10.0  # weight of aR1 and aR2: the paper's 1000 means nothing at another scale of the latents
+
+
+SCRATCH = TrainConfig(steps=3000, learning_rate=4e-3, warmup=100, muon=True)  # from random weights
+DISTILL = TrainConfig(steps=160, learning_rate=1.5e-3, warmup=10, ema=0.99, muon=True, checkpoint_every=50)
+# Adam without momentum, as in APT and R3GAN: the other player's gradients of a while ago mislead.
+ADVERSARIAL = TrainConfig(steps=600, learning_rate=1e-4, warmup=20, ema=0.99, betas=(0.0, 0.99), checkpoint_every=50)
+
+
+LAPTOP = Schedule(
+    crop=128,
+    pools={1: 4096, 5: 1024, 9: 256},
+    batches=((16, 1), (16, 1), (16, 1), (6, 5)),
+    phases=((0.0, ((8, 1),)), (0.5, ((4, 1), (2, 5))), (0.8, ((2, 1), (1, 5), (1, 9)))),
+    regression=SCRATCH,
+    teacher=SCRATCH,
+    progressive=DISTILL,
+    consistency=replace(DISTILL, steps=960),  # as long as the six halvings
+    adversarial=ADVERSARIAL,
+    smaller=replace(SCRATCH, steps=1500),
+)
+
+
+def _resized(schedule: Schedule, factor: float, **changes) -> Schedule:
+    """With all trainings longer or shorter by a factor."""
+    configs = {
+        name: replace(config, steps=max(2, round(config.steps * factor)))
+        for name, config in vars(schedule).items()
+        if isinstance(config, TrainConfig)
+    }
+    return replace(schedule, **configs | changes)
+
+
+SCHEDULES = {
+    "smoke": _resized(
+        LAPTOP,
+        1 / 1000,
+        validation=2,
+        crop=64,
+        pools={1: 8, 5: 4, 9: 2},
+        batches=((2, 1), (1, 5)),
+        phases=((0.0, ((2, 1),)), (0.5, ((1, 1), (1, 5)))),
+    ),
+    "laptop": LAPTOP,
+    "gpu": _resized(
+        LAPTOP,
+        10,
+        pools={1: 32768, 5: 8192, 9: 2048},
+        batches=((64, 1), (64, 1), (64, 1), (24, 5)),
+        phases=((0.0, ((64, 1),)), (0.5, ((32, 1), (12, 5))), (0.8, ((16, 1), (8, 5), (6, 9)))),
+    ),
+}

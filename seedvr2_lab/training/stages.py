@@ -1,0 +1,275 @@
+"""The stages of the recipe, from a VAE to the one-step generator, and the record that stands beside each weight file.
+
+    vae -> teacher -> progressive (or consistency) -> adversarial
+                \\-> adversarial, the arms of Table 3 that start from the teacher
+    regression: the yardstick;  smaller: a one-step model taught to a smaller one
+
+Every stage takes its models from the weights that earlier stages left, or else from those of the package, and leaves a
+weight file, with how it came about beside it. A stage that was stopped goes on where it was.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seedvr2_lab.config import transformer_config, vae_config
+from seedvr2_lab.console import InputError
+from seedvr2_lab.model.discriminator import Discriminator
+from seedvr2_lab.model.dit import DiT
+from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.weights import BUNDLED, Generator, fixed_text, load_generator, load_vae, save_generator, save_vae
+from seedvr2_lab.training.adversarial import adversarial_players, growing, mixed
+from seedvr2_lab.training.codec import CODEC, codec_loss, initialise, latent_scale
+from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss
+from seedvr2_lab.training.loop import Loss, TrainConfig, train, train_players
+from seedvr2_lab.training.losses import ARMS
+from seedvr2_lab.training.pairs import Pairs, encode_pairs
+from seedvr2_lab.training.regression import regression_loss
+from seedvr2_lab.training.schedule import SCHEDULES, Schedule
+from seedvr2_lab.training.teacher import teacher_loss
+from seedvr2_lab.training.validation import Figures, Samples, generator_validation, vae_validation
+
+SIZES = ("tiny", "study")
+TEACHER_STEPS = 64  # of the paper's teacher
+GUIDANCE = (1.0, 1.5, 2.0, 3.0, 7.5)  # what is tried on validation; 7.5 is the paper's
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What to train, how long and where; see `seedvr2-lab train --help`."""
+
+    name: str
+    run: Path  # checkpoints, logs, samples
+    weights: Path  # finished files
+    pools: Path  # encoded pairs, shared by all stages
+    size: str = "tiny"
+    profile: str = "laptop"
+    seed: int = 0
+    arm: str | None = None  # of the adversarial stage, "final" if None
+    teacher: str | None = None
+    start: str | None = None
+    device: str = "cpu"
+
+    def __post_init__(self):
+        for what, value, known in (
+            ("stage", self.name, STAGES),
+            ("size", self.size, SIZES),
+            ("profile", self.profile, SCHEDULES),
+            ("arm", self.arm or "final", ARMS),
+        ):
+            if value not in known:
+                raise InputError(f"there is no {what} '{value}': choose one of {', '.join(known)}")
+
+    @property
+    def schedule(self) -> Schedule:
+        return SCHEDULES[self.profile]
+
+    def config(self, number: int = 0) -> TrainConfig:
+        """The settings of the stage's training, or of the `number`-th of its trainings, counted from 1."""
+        return replace(getattr(self.schedule, self.name), seed=100 * self.seed + number)
+
+    def file(self, result: str) -> Path:
+        """Where the result of a stage lies: for `tiny` under the name of the bundled model."""
+        name = result if self.size == "tiny" else f"{self.size}_{result}".removesuffix("_tiny")
+        return self.weights / f"dit_{name}.safetensors"
+
+    def found(self, result: str, given: str | None) -> Generator:
+        """A model that the stage needs: the one given, else that of an earlier stage, else the bundled one."""
+        if given:
+            return load_generator(given)
+        for path in (self.file(result), BUNDLED / self.file(result).name):
+            if path.is_file():
+                return load_generator(path)
+        raise InputError(f"{self.file(result)} is missing: train that stage first, or name another model")
+
+    def batches(self, vae: VideoVAE) -> list[tuple[Pairs, int]]:
+        """What successive steps draw, for stages that learn from one length at a time."""
+        pools = self.encode(vae, {frames for _, frames in self.schedule.batches})
+        return [(pools[frames], clips) for clips, frames in self.schedule.batches]
+
+    def encode(self, vae: VideoVAE, lengths: set[int]) -> dict[int, Pairs]:
+        """Pools of pairs by the number of frames."""
+        s, vae = self.schedule, vae.to(self.device)
+        size = (s.crop, s.crop)
+        return {
+            frames: encode_pairs(vae, s.pools[frames], frames, size, folder=self.pools, presets=s.presets)
+            for frames in sorted(lengths)
+        }
+
+
+def train_vae(stage: Stage) -> Path:
+    """The small VAE, for all sizes and profiles."""
+    vae = VideoVAE(vae_config("small"))
+    initialise(vae, CODEC.seed)
+    vae = train(vae, codec_loss, CODEC, stage.run, stage.device).cpu()
+    target = stage.weights / "vae_small.safetensors"
+    stage.weights.mkdir(parents=True, exist_ok=True)
+    save_vae(target, vae, latent_scale(vae))
+    _record(target, stage, CODEC, vae, {"validation": vae_validation(load_vae(target))})
+    return target
+
+
+def train_regression(stage: Stage) -> Path:
+    """A one-step generator by plain regression."""
+    dit, text = _new_dit(stage)
+    vae = load_vae("small")
+    made = Generator(dit, text, noise_scale=0.0)
+    loss = regression_loss(stage.batches(vae), text.to(stage.device))
+    return _finish(stage, "regression", _train(stage, made, loss, vae), vae)
+
+
+def train_teacher(stage: Stage) -> Path:
+    """The many-step teacher; its guidance is chosen on validation: the scale whose textures are nearest."""
+    dit, text = _new_dit(stage)
+    negative, vae = fixed_text(dit.config.dim, negative=True), load_vae("small")
+    made = Generator(dit, text, noise_scale=1.0, steps=8, negative_text=negative)
+    loss = teacher_loss(stage.batches(vae), text, negative)
+    made = _train(stage, made, loss, vae)._replace(steps=TEACHER_STEPS)
+    tried = {scale: _validate(stage, made._replace(steps=16, guidance=scale), vae, (1,)) for scale in GUIDANCE}
+    best = min(GUIDANCE, key=lambda scale: tried[scale]["texture, restored, 1 frames"])
+    made = made._replace(guidance=best)
+    return _finish(stage, "teacher", made, vae, {"guidance, 16 steps": tried})
+
+
+def train_progressive(stage: Stage) -> Path:
+    """64 steps to one by halving; every student begins as its teacher and becomes the next one's."""
+    vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
+    batches, halvings = stage.batches(vae), {}
+    while taught.steps > 1:
+        config = stage.config(number=len(halvings) + 1)
+        student = taught._replace(dit=_copy(taught.dit), steps=taught.steps // 2, guidance=1.0)
+        loss = halving_loss(_teacher(stage, taught), taught.steps, batches)
+        taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
+        halvings[taught.steps] = _validate(stage, taught, vae)
+    return _finish(stage, "distilled", taught, vae, {"steps of the student": halvings})
+
+
+def train_consistency(stage: Stage) -> Path:
+    """Many steps to one at once, by discrete-time consistency."""
+    vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
+    student = taught._replace(dit=_copy(taught.dit), steps=1, guidance=1.0)
+    loss = consistency_loss(_teacher(stage, taught), taught.steps, stage.batches(vae))
+    return _finish(stage, "consistency", _train(stage, student, loss, vae), vae)
+
+
+def train_adversarial(stage: Stage) -> Path:
+    """Adversarial post-training of a one-step generator: the arm says with which losses and from which start."""
+    losses, vae = ARMS[stage.arm or "final"], load_vae("small")
+    taught = stage.found("teacher", stage.teacher)
+    start = stage.found("distilled", stage.start) if losses.start == "progressive" or stage.start else taught
+    made = start._replace(dit=_copy(start.dit), steps=1, guidance=1.0, negative_text=None)
+    r1, r2 = (stage.schedule.penalty * bool(weight) for weight in (losses.r1, losses.r2))
+    losses = replace(losses, r1=r1, r2=r2)
+    config, text = stage.config(), made.text.to(stage.device)
+    pools = stage.encode(vae, {frames for _, batch in stage.schedule.phases for _, frames in batch})
+    feed = growing(
+        [
+            (round(share * config.steps), mixed([(pools[frames], clips) for clips, frames in batch], stage.device))
+            for share, batch in stage.schedule.phases
+        ]
+    )
+    torch.manual_seed(config.seed)  # of the discriminator's own blocks
+    players = adversarial_players(made.dit, Discriminator.from_teacher(taught.dit), feed, text, losses)
+    watch = Samples(vae, stage.schedule.presets, stage.run / "samples", made._replace(text=text), "generator")
+    trained = train_players(players, config, stage.run, stage.device, watch)["generator"]
+    return _finish(stage, "tiny", made._replace(dit=trained.cpu()), vae, {"losses": dataclasses.asdict(losses)})
+
+
+def train_smaller(stage: Stage) -> Path:
+    """A one-step generator of this size that learns from a larger one, as the paper's 3B does from its 7B."""
+    vae = load_vae("small")
+    taught = load_generator(stage.teacher or "distilled")
+    if taught.steps != 1:
+        raise InputError(f"{stage.teacher} is a model of {taught.steps} steps: give --teacher one of a single step")
+    dit, text = _new_dit(stage)
+    made = Generator(dit, text, noise_scale=1.0)
+    loss = matching_loss(_teacher(stage, taught), stage.batches(vae), text.to(stage.device))
+    return _finish(stage, "smaller", _train(stage, made, loss, vae), vae)
+
+
+STAGES = {
+    "vae": train_vae,
+    "regression": train_regression,
+    "teacher": train_teacher,
+    "progressive": train_progressive,
+    "consistency": train_consistency,
+    "adversarial": train_adversarial,
+    "smaller": train_smaller,
+}
+
+
+def train_stage(name: str, **fields) -> Path:
+    """Train a stage with these fields of `Stage`; returns its weight file.
+
+    Raises:
+        InputError: a field names nothing known, or a model that the stage needs is missing.
+        TrainingFailed: a loss was not finite or a player collapsed.
+    """
+    stage = Stage(name, **fields)
+    return STAGES[name](stage)
+
+
+def _new_dit(stage: Stage) -> tuple[DiT, torch.Tensor]:
+    torch.manual_seed(stage.seed)
+    dit = DiT(transformer_config(stage.size))
+    return dit, fixed_text(dit.config.dim)
+
+
+def _copy(dit: DiT) -> DiT:
+    """To be trained, with weights of its own."""
+    copy = DiT(dit.config)
+    copy.load_state_dict(dit.state_dict())
+    return copy
+
+
+def _teacher(stage: Stage, taught: Generator) -> Teacher:
+    texts = (None if text is None else text.to(stage.device) for text in (taught.text, taught.negative_text))
+    return Teacher(taught.dit.to(stage.device).requires_grad_(False), *texts, taught.guidance)
+
+
+def _train(
+    stage: Stage, made: Generator, loss: Loss, vae: VideoVAE, config: TrainConfig | None = None, run: Path | None = None
+) -> Generator:
+    """The generator with its transformer trained, on the CPU."""
+    run = run or stage.run
+    shown = made._replace(text=made.text.to(stage.device))
+    watch = Samples(vae, stage.schedule.presets, run / "samples", shown)
+    return made._replace(dit=train(made.dit, loss, config or stage.config(), run, stage.device, watch).cpu())
+
+
+def _validate(stage: Stage, made: Generator, vae: VideoVAE, lengths: Sequence[int] = (1, 5)) -> Figures:
+    schedule = stage.schedule
+    return generator_validation(made.restore, vae.cpu(), schedule.presets, lengths, schedule.validation)
+
+
+def _finish(stage: Stage, result: str, made: Generator, vae: VideoVAE, more: Mapping[str, Any] = {}) -> Path:
+    """Write the weight file and its record."""
+    target = stage.file(result)
+    stage.weights.mkdir(parents=True, exist_ok=True)
+    save_generator(target, made)
+    validation = _validate(stage, load_generator(target), vae)
+    _record(target, stage, stage.config(), made.dit, {**more, "validation": validation})
+    return target
+
+
+def _record(target: Path, stage: Stage, settings: TrainConfig, model: nn.Module, more: Mapping[str, Any]) -> None:
+    """How the file came about, as JSON, and the logs of its trainings in one file beside it."""
+    logs = {path.parent.name: path.read_text() for path in sorted(stage.run.rglob("log.jsonl"), reverse=True)}
+    target.with_suffix(".log.jsonl").write_text("".join(logs.values()))
+    record = {
+        "command": f"seedvr2-lab train {stage.name} --size {stage.size} --profile {stage.profile} --seed {stage.seed}",
+        "settings": dataclasses.asdict(settings),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(sum(json.loads(log.splitlines()[-1])["seconds"] for log in logs.values()), 1),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }
+    target.with_suffix(".json").write_text(json.dumps(record | more, indent=1) + "\n")

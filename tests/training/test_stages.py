@@ -1,0 +1,154 @@
+"""The stages of the recipe: each takes what the earlier ones left, can be killed at any moment, says what it did."""
+
+import json
+import os
+import random
+import signal
+from dataclasses import replace
+from multiprocessing import get_context
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seedvr2_lab.config import TRANSFORMERS
+from seedvr2_lab.console import InputError
+from seedvr2_lab.model.weights import load_generator
+from seedvr2_lab.training import stages
+from seedvr2_lab.training.schedule import LAPTOP, SCHEDULES
+from seedvr2_lab.training.stages import Stage, train_stage
+from seedvr2_lab.training.validation import Samples
+
+SMALL = dict(dim=32, layers=2, heads=1, mlp_hidden=32, windows=dict(reference=(4, 4)))
+ORDER = ("regression", "teacher", "progressive", "consistency", "adversarial", "smaller")
+RESULTS = dict(zip(ORDER, ("_regression", "_teacher", "_distilled", "_consistency", "", "_smaller"), strict=True))
+
+
+def train_small(name, folder, seed=0, **fields):
+    """A stage of the `study` size at a width and length that a test can afford; runs in a process of its own, too."""
+    torch.set_num_threads(1)
+    steps = {"progressive": 4}.get(name, 8)
+    config = replace(getattr(SCHEDULES["smoke"], name), steps=steps, warmup=1, log_every=1, checkpoint_every=4)
+    SCHEDULES["smoke"] = replace(SCHEDULES["smoke"], crop=32, pools={1: 4, 5: 2}, validation=1, **{name: config})
+    TRANSFORMERS["study"], stages.TEACHER_STEPS, Samples.COUNT = SMALL, 8, 1
+    where = dict(run=folder / name, pools=folder / "pairs", weights=folder / "weights")
+    return train_stage(name, size="study", profile="smoke", seed=seed, **where, **fields)
+
+
+@pytest.fixture(autouse=True)
+def restored_tables(monkeypatch):
+    """What `train_small` changes in this process."""
+    monkeypatch.setitem(SCHEDULES, "smoke", SCHEDULES["smoke"])
+    monkeypatch.setitem(TRANSFORMERS, "study", TRANSFORMERS["study"])
+    monkeypatch.setattr(stages, "TEACHER_STEPS", stages.TEACHER_STEPS)
+    monkeypatch.setattr(Samples, "COUNT", Samples.COUNT)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """All stages in their order, once."""
+    folder = tmp_path_factory.mktemp("recipe")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCHEDULES, "smoke", SCHEDULES["smoke"])
+        patch.setitem(TRANSFORMERS, "study", TRANSFORMERS["study"])
+        patch.setattr(stages, "TEACHER_STEPS", stages.TEACHER_STEPS)
+        patch.setattr(Samples, "COUNT", Samples.COUNT)
+        for name in ORDER:
+            teacher = {"teacher": folder / "weights/dit_study_distilled.safetensors"} if name == "smaller" else {}
+            train_small(name, folder, **teacher)
+    return folder
+
+
+def moved(folder, one, other):
+    files = [load_file(folder / "weights" / f"dit_study{RESULTS[name]}.safetensors") for name in (one, other)]
+    return any(not torch.equal(files[0][name], files[1][name]) for name in files[0])
+
+
+def test_each_stage_leaves_a_model_a_record_a_log_and_samples(trained):
+    for name, result in RESULTS.items():
+        path = trained / "weights" / f"dit_study{result}.safetensors"
+        generator, record = load_generator(path), json.loads(path.with_suffix(".json").read_text())
+        assert generator.steps == (8 if name == "teacher" else 1)
+        assert record["command"] == f"seedvr2-lab train {name} --size study --profile smoke --seed 0"
+        assert record["seconds"] > 0 and record["validation"]["psnr, restored, 5 frames"] > 5
+        rows = [json.loads(line) for line in path.with_suffix(".log.jsonl").read_text().splitlines()]
+        assert len(rows) == (12 if name == "progressive" else 8)
+        samples = sorted(path.name for path in (trained / name).rglob("samples/*.png"))
+        assert len(samples) == (3 if name == "progressive" else 2)
+
+
+def test_each_stage_starts_from_the_one_before(trained):
+    for one, other in (("teacher", "progressive"), ("progressive", "adversarial"), ("teacher", "consistency")):
+        assert moved(trained, one, other)
+    record = json.loads((trained / "weights/dit_study_distilled.json").read_text())
+    assert list(record["steps of the student"]) == ["4", "2", "1"]
+    record = json.loads((trained / "weights/dit_study_teacher.json").read_text())
+    assert set(record["guidance, 16 steps"]) == {str(scale) for scale in stages.GUIDANCE}
+    assert load_generator(trained / "weights/dit_study_teacher.safetensors").guidance in stages.GUIDANCE
+    record = json.loads((trained / "weights/dit_study.json").read_text())
+    assert record["losses"]["r1"] == LAPTOP.penalty and record["losses"]["l1"] == 0.1
+
+
+def test_a_missing_earlier_stage_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"dit_study_teacher\.safetensors is missing: train that stage first"):
+        train_small("progressive", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"name": "nowhere"}, {"size": "3b"}, {"profile": "night"}, {"arm": "best"}],
+    ids=lambda fields: str(fields),
+)
+def test_unknown_names_are_refused_with_the_known_ones(tmp_path, fields):
+    with pytest.raises(InputError, match=f"there is no .*'{next(iter(fields.values()))}': choose one of"):
+        Stage(**{"name": "teacher", "run": tmp_path, "weights": tmp_path, "pools": tmp_path} | fields)
+    assert not list(tmp_path.iterdir())
+
+
+def losses(folder, name):
+    return [
+        {key: value for key, value in json.loads(line).items() if key != "seconds"}
+        for line in (folder / name / "log.jsonl").read_text().splitlines()
+    ]
+
+
+def test_the_seed_decides(trained, tmp_path):
+    train_small("teacher", tmp_path / "again")
+    train_small("teacher", tmp_path / "other", seed=1)
+    assert losses(tmp_path / "again", "teacher") == losses(trained, "teacher") != losses(tmp_path / "other", "teacher")
+
+
+def final_weights(folder, name):
+    return load_file(folder / "weights" / f"dit_study{RESULTS[name]}.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "teacher" else pytest.mark.slow) for name in ORDER]
+)
+def test_killed_at_random_moments_it_goes_on_to_the_same_weights(trained, tmp_path, name):
+    """SIGKILL: nothing can be tidied up. The whole stage is at stake: encoding, every training, the files."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["seedvr2_lab.training.stages"])
+    for path in (trained / "weights").glob("*.safetensors"):  # what the stage needs, but for its own result
+        if path.name != f"dit_study{RESULTS[name]}.safetensors":
+            (tmp_path / "weights").mkdir(exist_ok=True)
+            os.link(path, tmp_path / "weights" / path.name)
+    fields = {"teacher": trained / "weights/dit_study_distilled.safetensors"} if name == "smaller" else {}
+
+    def started():
+        process = context.Process(target=train_small, args=(name, tmp_path), kwargs=fields)
+        process.start()
+        return process
+
+    draw, kills = random.Random(0), 0
+    for _ in range(5):
+        process = started()
+        process.join(draw.uniform(0.5, 4.0))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+    process = started()
+    process.join()
+    assert process.exitcode == 0 and kills
+    torch.testing.assert_close(final_weights(tmp_path, name), final_weights(trained, name), rtol=0, atol=0)
