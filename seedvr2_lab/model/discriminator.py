@@ -8,6 +8,7 @@ Legend as in dit.py: `B` clips, `P` tokens of all clips, `D` width, `S` tokens o
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,6 +105,8 @@ class Discriminator(nn.Module):
         y, x = self.config.backbone.patch
         lengths = tuple(clip.shape[1] * (clip.shape[2] // y) * (clip.shape[3] // x) for clip in inputs)
         seen = [head(tokens, lengths) for head, tokens in zip(self.heads, features, strict=True)]
-        with torch.autocast(seen[0].device.type, enabled=False):  # penalties are small differences of logits
+        device = seen[0].device.type  # "meta" knows no autocast
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+            # In float32, for penalties are small differences of logits.
             logits_B = self.to_logit(self.norm(torch.cat(seen, 1).to(self.norm.weight.dtype))).squeeze(1)
         return Judgement(logits_B, features, lengths)

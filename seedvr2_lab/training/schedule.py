@@ -46,7 +46,7 @@ LAPTOP = Schedule(
     batches=((16, 1), (16, 1), (16, 1), (6, 5)),
     phases=((0.0, ((8, 1),)), (0.5, ((4, 1), (2, 5))), (0.8, ((2, 1), (1, 5), (1, 9)))),
     regression=SCRATCH,
-    teacher=SCRATCH,
+    teacher=replace(SCRATCH, steps=5000, ema=0.999),
     progressive=DISTILL,
     consistency=replace(DISTILL, steps=960),  # as long as the six halvings
     adversarial=ADVERSARIAL,

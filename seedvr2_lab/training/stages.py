@@ -39,7 +39,7 @@ from seedvr2_lab.training.validation import Figures, Samples, generator_validati
 
 SIZES = ("tiny", "study")
 TEACHER_STEPS = 64  # of the paper's teacher
-GUIDANCE = (1.0, 1.5, 2.0, 3.0, 7.5)  # what is tried on validation; 7.5 is the paper's
+GUIDANCE = (1.0, 1.2, 1.5, 2.0, 7.5)  # what is tried on validation; 7.5 is the paper's
 
 
 @dataclass(frozen=True)

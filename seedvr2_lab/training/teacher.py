@@ -1,7 +1,11 @@
 """The teacher: a many-step diffusion model of the high-quality latent, given the low-quality one (SeedVR's recipe).
 
-It predicts the velocity at logit-normal times along the straight path from clean latent to noise. The low-quality
-latent beside it is noised a little, so that the teacher does not trust it blindly.
+It predicts the velocity at random times along the straight path from clean latent to noise. The low-quality latent
+beside it is noised a little, so that the teacher does not trust it blindly.
+
+Published are logit-normal times. Of those one in 500 is above 950, but every sampler starts at 1000, and a one-step
+student knows no other time: 3000 steps of the bundled size left a squared error of the clean latent of 0.30 at 950 and
+of 0.43 at 1000, on validation. Half of the times are uniform therefore. Our choice.
 
 Guidance needs something to be guided away from. In a share of the clips the target is the degraded latent itself and
 the text is the negative one: under it the teacher draws low quality, and guidance moves away from that. Our choice; the
@@ -19,6 +23,7 @@ from seedvr2_lab.training.loop import Loss
 from seedvr2_lab.training.pairs import Pairs
 
 NEGATIVE_SHARE = 0.1  # of the clips
+UNIFORM_SHARE = 0.5  # of the clips have uniform times
 CONDITION_NOISE = 0.25  # the most that a condition is noised, of 1; the published configuration's number
 
 
@@ -28,6 +33,7 @@ def teacher_loss(
     negative_LD: Tensor,
     negative_share: float = NEGATIVE_SHARE,
     condition_noise: float = CONDITION_NOISE,
+    uniform_share: float = UNIFORM_SHARE,
 ) -> Loss:
     """Mean squared error of the velocity.
 
@@ -35,6 +41,7 @@ def teacher_loss(
         batches: pools and how many pairs to draw from each; successive steps go round them.
         positive_LD, negative_LD: texts of high and of low quality, of one length.
         negative_share: of clips with the degraded latent as their target.
+        uniform_share: of clips with uniform times, the others have logit-normal ones.
         condition_noise: noise on the condition, drawn between 0 and this for every clip.
     """
 
@@ -44,7 +51,8 @@ def teacher_loss(
         low, high = pool.draw(count, generator)
         noise, blur = (torch.randn(low.shape, generator=generator) for _ in range(2))
         is_negative = torch.rand(count, generator=generator) < negative_share
-        time = T_MAX * torch.randn(count, generator=generator).sigmoid()
+        times = torch.randn(count, generator=generator).sigmoid(), torch.rand(count, generator=generator)
+        time = T_MAX * torch.where(torch.rand(count, generator=generator) < uniform_share, times[1], times[0])
         blur_time = T_MAX * condition_noise * torch.rand(count, generator=generator)
 
         target = torch.where(is_negative.view(-1, 1, 1, 1, 1), low, high)

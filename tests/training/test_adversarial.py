@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from seedvr2_lab.config import transformer_config
 from seedvr2_lab.model.discriminator import Discriminator, DiscriminatorConfig
 from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.training import adversarial
@@ -153,3 +154,32 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, killed_at):
     for name in whole:
         for one, other in zip(whole[name].state_dict().values(), resumed[name].state_dict().values(), strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_step_at_the_full_width_of_the_3b_model():
+    """Both players, two layers of each kind of weights, 12 GB."""
+    config = transformer_config("3b", layers=2, separate_layers=1)
+    assert config.dim == 2560 and config.text_channels == 5120
+    torch.manual_seed(0)
+    dit = DiT(config)
+    discriminator = Discriminator.from_teacher(dit)
+    dit.checkpointing = discriminator.backbone.checkpointing = True
+    random = torch.Generator().manual_seed(0)
+    pictures, clips = (
+        Pairs(*(torch.randn(2, 16, frames, 12, 16, generator=random) for _ in range(2))) for frames in (1, 3)
+    )
+    text = torch.randn(58, 5120, generator=random)
+    before = [network.vid_in.proj.weight.detach().clone() for network in (dit, discriminator.backbone)]
+    rows = {}
+    players = adversarial_players(dit, discriminator, mixed([(pictures, 1), (clips, 1)]), text, ARMS["final"])
+    watched = {
+        name: player._replace(loss=lambda *given, name=name, loss=player.loss: rows.setdefault(name, loss(*given)))
+        for name, player in players.items()
+    }
+    train_players(watched, TrainConfig(steps=1, learning_rate=1e-4, warmup=1, ema=0.0), None)
+    assert set(rows["discriminator"]) == {"gan", "r1", "r2", "loss", "gap"}
+    assert set(rows["generator"]) == {"gan", "l1", "feature_matching", "loss"}
+    assert all(torch.isfinite(value) for row in rows.values() for value in row.values())
+    after = [network.vid_in.proj.weight for network in (dit, discriminator.backbone)]
+    assert all(not torch.equal(*weights) for weights in zip(before, after, strict=True))

@@ -43,10 +43,14 @@ def test_noised_target_condition_and_mask_enter_side_by_side():
     assert any(torch.equal(condition[0], low) for low in pool().low_BCTHW)
 
 
-def test_times_are_logit_normal():
-    times = torch.cat([run(step)[0].time for step in range(40)]) / T_MAX
-    logits = times.logit()
+def test_times_are_logit_normal_or_uniform():
+    logit_normal, uniform, mixed = (
+        torch.cat([run(step, uniform_share=share)[0].time for step in range(40)]) / T_MAX for share in (0.0, 1.0, 0.5)
+    )
+    logits = logit_normal.logit()
     assert logits.mean().abs() < 0.1 and (logits.std() - 1).abs() < 0.1
+    assert abs(uniform.mean() - 0.5) < 0.03 and abs((uniform > 0.95).float().mean() - 0.05) < 0.02
+    assert 0.01 < (mixed > 0.95).float().mean() < 0.04
 
 
 def test_without_an_answer_the_loss_is_the_mean_square_of_noise_minus_target():
