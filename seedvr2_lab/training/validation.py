@@ -3,31 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from numpy import nanmedian
 from PIL import Image
 from torch import Tensor, nn
 
 from seedvr2_lab.media.clips import sample_clips
-from seedvr2_lab.metrics import psnr, ssim
-from seedvr2_lab.metrics.texture import high_frequency_ratio, spectrum_distance, texture_distance
+from seedvr2_lab.metrics import Unavailable, measure
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import Generator
 from seedvr2_lab.training.pairs import Pairs, latent_pair
 
 Figures = dict[str, float]
-METERS = {
-    "psnr": psnr,
-    "ssim": ssim,
-    "texture": texture_distance,
-    "spectrum": spectrum_distance,
-    "high_frequencies": high_frequency_ratio,
-}
-RATIOS = ("texture", "high_frequencies")
+METERS = ("psnr", "ssim", "texture", "spectrum", "high_frequency")
+RATIOS = ("texture", "high_frequency")
 CROP = 96  # the right quarter of most training pictures is wider
 CLIPS = 16  # of each length
 
@@ -79,7 +71,7 @@ def generator_validation(
             "vae": crops.pairs.high_BCTHW,
         }.items():
             outputs = vae.to_clips(latent).clamp(0, 1)
-            figures |= _means(f"{name}, {frames} frames", outputs, crops.clips_BCTHW, tuple(METERS))
+            figures |= _means(f"{name}, {frames} frames", outputs, crops.clips_BCTHW, METERS)
     return figures
 
 
@@ -87,8 +79,9 @@ def _means(name: str, outputs: Tensor, clips: Tensor, meters: Sequence[str]) -> 
     """Each meter over the clips: the mean, but for the ratios, which a clip almost without texture would rule."""
     figures = {}
     for meter in meters:
-        values = [METERS[meter](*pair) for pair in zip(outputs, clips, strict=True)]
-        value = nanmedian(values) if meter in RATIOS else fmean(values)
+        values = [measure(meter, *pair) for pair in zip(outputs, clips, strict=True)]
+        values = [value for value in values if not isinstance(value, Unavailable)]
+        value = median(values) if meter in RATIOS else fmean(values)
         figures[f"{meter}, {name}"] = round(float(value), 4)
     return figures
 
