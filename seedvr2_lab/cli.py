@@ -1,8 +1,12 @@
 """`seedvr2-lab`: the package from the shell. A user's mistake is answered in one line with status 2."""
 
 import argparse
+import dataclasses
+import json
+import math
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from seedvr2_lab.console import InputError
 
@@ -21,24 +25,44 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage, too, is answered in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help lists the options\n")
+
+
 def _restore(options: argparse.Namespace) -> None:
     from seedvr2_lab.restore import restore
 
-    summary = restore(
-        options.source,
-        options.target,
-        scale=options.scale,
-        height=options.height,
-        model=options.model,
-        seed=options.seed,
-        color_fix=options.color == "wavelet",
-        codec=options.codec,
-        tolerant=options.tolerant,
-        overwrite=options.overwrite,
-        device=options.device,
-    )
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "json", "area")}
+    try:
+        summary = restore(**given, area=_area(options.area))
+    except KeyboardInterrupt:
+        print("seedvr2-lab: what is finished is kept; the same command with --resume goes on there", file=sys.stderr)
+        raise
+    if options.json:
+        print(json.dumps(dataclasses.asdict(summary)))
+        return
+    what = f"{options.target}: {summary.frames} frames of {summary.width}x{summary.height}"
+    if summary.clips != 1:
+        what = f"{options.target}: {summary.clips} clips, {summary.frames} frames"
+    if options.dry_run:
+        memory = f"{summary.needed_bytes / 1e9:.2f} GB of memory beside the models"
+        print(f"{what}; nothing was written: would need about {memory} and {summary.total_seconds:.0f} s")
+        return
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in summary.seconds.items())
-    print(f"{options.target}: {summary.frames} frames of {summary.width}x{summary.height} ({phases})")
+    print(f"{what} in {summary.total_seconds:.1f} s, at most {summary.peak_bytes / 1e9:.2f} GB ({phases})")
+
+
+def _area(text: str | None) -> int | None:
+    """Pixels: a number, or WIDTHxHEIGHT."""
+    if text is None:
+        return None
+    try:
+        return math.prod(int(number) for number in text.split("x", 1))
+    except ValueError:
+        raise InputError(f"area '{text}' is no area: give WIDTHxHEIGHT, such as 1280x720, or pixels") from None
 
 
 def _degrade(options: argparse.Namespace) -> None:
@@ -80,11 +104,18 @@ def _report_parameters(options: argparse.Namespace) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from seedvr2_lab.training.bundled import STAGES
+    if options.plan:
+        from seedvr2_lab.training.memory import plan_table
 
-    run = Path(options.out or f"runs/{options.stage}")
-    print(f"checkpoints and log: {run} (the same command goes on from there)")
-    print(STAGES[options.stage](run, Path(options.weights), options.device))
+        print(plan_table(options.size))
+        return
+    from seedvr2_lab.training.stages import train_stage
+
+    chosen = {name: getattr(options, name) for name in ("size", "profile", "seed", "arm", "teacher", "start", "device")}
+    out = Path(options.out)
+    run = out / "_".join([options.size, options.profile, options.stage, *([options.arm] if options.arm else [])])
+    print(f"checkpoints, log and samples: {run} (the same command goes on from there)", flush=True)
+    print(train_stage(options.stage, run=run, pools=out / "pairs", weights=Path(options.weights), **chosen))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -115,10 +146,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(benchmark_table(results))
         print(f"\nfigures by clip: {options.out}/results.json")
     else:
-        from seedvr2_lab.lab.evaluation import as_markdown, evaluate_pictures
-        from seedvr2_lab.restore import Restorer
+        from seedvr2_lab.lab.evaluation import as_markdown, evaluate
 
-        print(as_markdown(evaluate_pictures(Restorer.load(options.model, device=options.device))))
+        table = evaluate(
+            options.model.split(","), options.preset.split(","), footage=options.footage, device=options.device
+        )
+        print(as_markdown(table))
+        if options.json:
+            Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
 
 
 def _weights(options: argparse.Namespace) -> None:
@@ -143,23 +178,42 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="seedvr2-lab", description="One-step video restoration, to use and to study.")
+    parser = _Parser(prog="seedvr2-lab", description="One-step video restoration, to use and to study.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    restore = commands.add_parser("restore", help="restore a video or a picture")
+    restore = commands.add_parser("restore", help="restore a video, a picture or a folder of them")
     restore.set_defaults(command=_restore)
-    restore.add_argument("source", help="video or picture file")
-    restore.add_argument("target", help="file to write: .mp4, .mov, .mkv, .webm, or a picture for a picture")
-    size = restore.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, help="size of the result over that of the source (default 4)")
-    size.add_argument("--height", type=int, help="height of the result in pixels; the width follows")
-    restore.add_argument("--model", default="tiny", help="tiny, 3b, 7b or a weight file (default tiny)")
-    restore.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-    restore.add_argument("--color", choices=("wavelet", "none"), default="wavelet", help="colour fix (default wavelet)")
-    restore.add_argument("--codec", default="h264", help="h264, h265, vp9 or lossless (default h264)")
-    restore.add_argument("--tolerant", action="store_true", help="restore what can be read of a damaged source")
-    restore.add_argument("--overwrite", action="store_true", help="replace an existing target")
-    restore.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    restore.add_argument("source", help="video, picture or folder; frames of a clip if --rate or the target say so")
+    restore.add_argument("target", help="file to write: .mp4, .mov, .mkv, .webm, a picture for a picture; or a folder")
+    size = restore.add_argument_group("size of the result (exact, any number)")
+    size.add_argument("--scale", type=float, help="over that of the source (default 4)")
+    size.add_argument("--height", type=int, help="in pixels; alone, the width follows")
+    size.add_argument("--width", type=int, help="in pixels; alone, the height follows")
+    size.add_argument("--area", help="WIDTHxHEIGHT or pixels: as large as that, in the source's own shape")
+    how = restore.add_argument_group("how")
+    how.add_argument("--model", default="tiny", help="tiny, 3b, 7b or a weight file (default tiny)")
+    how.add_argument("--seed", type=int, default=0, help="of the noise, the same for every clip (default 0)")
+    how.add_argument("--steps", type=int, help="calls of the transformer (default the model's own)")
+    how.add_argument("--guidance", type=float, help="scale of the guidance, 1 for none (default the model's own)")
+    how.add_argument("--strength", type=float, default=1.0, help="0 for a plain resize to 1 for the model (default 1)")
+    how.add_argument("--color", default="wavelet", help="wavelet, lab, adain or none (default wavelet)")
+    how.add_argument("--chunk", type=int, default=17, help="frames at a time; more need more memory (default 17)")
+    how.add_argument("--overlap", type=int, help="frames that chunks share, blended (default up to 5)")
+    how.add_argument("--tile", type=int, help="pixels a side: the VAE works square by square, with less memory")
+    how.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
+    how.add_argument("--dtype", help="float32, bfloat16 or float16 (default the model's own)")
+    files = restore.add_argument_group("files")
+    files.add_argument("--start", type=float, default=0.0, help="seconds after the first frame (default 0)")
+    files.add_argument("--end", type=float, help="seconds after the first frame (default the end)")
+    files.add_argument("--rate", type=float, help="frames per second of a folder of frames (default 25)")
+    files.add_argument("--codec", default="h264", help="h264, h265, vp9 or lossless (default h264)")
+    files.add_argument("--tolerant", action="store_true", help="restore what can be read of a damaged source")
+    files.add_argument("--overwrite", action="store_true", help="replace an existing target")
+    files.add_argument("--resume", action="store_true", help="go on where an interrupted run was")
+    files.add_argument(
+        "--dry-run", action="store_true", help="check everything, estimate memory and time, write nothing"
+    )
+    files.add_argument("--json", action="store_true", help="print the summary for machines")
 
     degrade = commands.add_parser("degrade", help="make a video or a picture worse, as the real world does")
     degrade.set_defaults(command=_degrade)
@@ -185,10 +239,22 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--notebooks", default="notebooks", help="folder of the notebooks (default notebooks)")
     report.add_argument("--out", help="folder of the reports (default NOTEBOOKS/reports)")
 
-    train = commands.add_parser("train", help="train a bundled model")
+    train = commands.add_parser("train", help="train a stage of the recipe")
     train.set_defaults(command=_train)
-    train.add_argument("stage", choices=("vae", "tiny"), help="vae first; tiny learns on its latents")
-    train.add_argument("--out", help="folder of checkpoint and log; a run found there goes on (default runs/STAGE)")
+    stages = ("vae", "regression", "teacher", "progressive", "consistency", "adversarial", "smaller")
+    train.add_argument("stage", choices=stages, help="in the order of the recipe: teacher, progressive, adversarial")
+    train.add_argument("--size", default="tiny", help="tiny or study (default tiny)")
+    train.add_argument("--profile", default="laptop", help="how long: smoke, laptop or gpu (default laptop)")
+    train.add_argument("--seed", type=int, default=0, help="of weights, data and noise (default 0)")
+    train.add_argument(
+        "--arm", help="losses of the adversarial stage: apt, rpgan, +l1, +fm, full, final (default final)"
+    )
+    train.add_argument("--teacher", help="model to learn from (default that of the earlier stage)")
+    train.add_argument("--start", help="model the adversarial stage starts from (default that of the earlier stage)")
+    train.add_argument(
+        "--plan", action="store_true", help="only say what memory an adversarial step needs at any size, 3b and 7b too"
+    )
+    train.add_argument("--out", default="runs", help="folder of all runs and pairs; goes on there (default runs)")
     train.add_argument("--weights", default="runs/weights", help="folder for the finished file (default runs/weights)")
     train.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
 
@@ -204,7 +270,16 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--out", default="runs/benchmarks", help="folder of the figures; goes on there (default runs/benchmarks)"
     )
-    evaluate.add_argument("--model", default="tiny", help="tiny, 3b, 7b or a weight file (default tiny)")
+    evaluate.add_argument(
+        "--model",
+        default="tiny",
+        help="tiny, 3b, 7b or a weight file (default tiny); without benchmarks also several: tiny,teacher@8 (8 steps)",
+    )
+    evaluate.add_argument(
+        "--preset", default="simple", help="degradations of the pictures: light,paper (default simple)"
+    )
+    evaluate.add_argument("--footage", help="video whose middle is degraded and restored beside the pictures")
+    evaluate.add_argument("--json", help="file for the figures of every picture")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
 
     weights = commands.add_parser("weights", help="list or download the published weights, or those of the metrics")

@@ -8,7 +8,7 @@ paper leaves it open:
   and what x4 leaves over is cut at the bottom and the right. With low-quality twins given both stay as they are.
 - Twins are made by the degradation preset "paper", of a seed that the names of benchmark and clip decide.
 - Footage without original grows x4, but to no more than 1080 pixels on the short side.
-- The restorer runs as `restore` does: stretches of `CHUNK` frames, the same noise for each, colours matched.
+- The restorer runs as `restore` does by default: chunks that overlap, colours matched.
 - Results are rounded to 8 bits and measured whole, without cutting borders or aligning, in RGB, frame by frame. A clip
   has the mean of its frames, a benchmark the mean of its clips. The PSNR of a frame counts as 80 dB at most, as in
   pyiqa: the infinity of a frame without error would be that of the benchmark.
@@ -44,16 +44,20 @@ from seedvr2_lab.media.video import VideoReader
 from seedvr2_lab.media.video_writer import VideoWriter
 from seedvr2_lab.metrics.library import LIBRARY
 from seedvr2_lab.metrics.weights import problem, weights_root
-from seedvr2_lab.restore import CHUNK, Restorer
+from seedvr2_lab.restore import Restorer, Settings
+from seedvr2_lab.restore.chunks import cut
 
 OUT = Path("runs/benchmarks")
 
-Method = Callable[[Tensor, tuple[int, int]], Tensor]  # (3, T, h, w) in [0, 1] and a size -> (3, T, *size)
+STRETCH = 17  # frames enlarged at a time
+
+Enlarge = Callable[[Tensor, tuple[int, int]], Tensor]  # (3, T, h, w) in [0, 1] and a size -> (3, T, *size)
+Method = Callable[[Iterator[Tensor], tuple[int, int]], Iterator[Tensor]]  # frames (3, h, w) -> runs (T, 3, *size)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    version: int = 1  # raise it whenever the same settings would give other numbers than before
+    version: int = 2  # raise it whenever the same settings would give other numbers than before
     scale: int = 4
     short_side: int = 720  # of an original, at most
     found_side: int = 1080  # the short side of what is made of footage without original, at most
@@ -97,9 +101,9 @@ def evaluate_benchmarks(
     restorer = Restorer.load(model, device=device)
     weights = fingerprint(restorer)
     methods = {
-        "bicubic": ("bicubic", bicubic),
-        "Lanczos": ("Lanczos", lanczos),
-        str(model): (weights, partial(restorer, seed=PROTOCOL.seed)),
+        "bicubic": ("bicubic", partial(_enlarged, bicubic)),
+        "Lanczos": ("Lanczos", partial(_enlarged, lanczos)),
+        str(model): (weights, partial(_by, restorer)),
     }
     benchmarks = {}
     for benchmark in sets if names else BENCHMARKS:
@@ -236,9 +240,18 @@ def _reduce(source: VideoReader, height: int, width: int, target: Path) -> None:
 
 def _restored(low: VideoReader, run: Method, size: tuple[int, int]) -> Iterator[Tensor]:
     """Frames with 8-bit levels, as they would come out of a file."""
-    for frames_THWC, _ in low.chunks(CHUNK):
-        clip_CTHW = torch.stack([from_pixels(frame_HWC) for frame_HWC in frames_THWC], 1)
-        yield from ((run(clip_CTHW, size).clamp(0, 1) * 255).round() / 255).unbind(1)
+    for run_TCHW in run((from_pixels(frame_HWC) for frame_HWC, _ in low), size):
+        yield from (run_TCHW.clamp(0, 1) * 255).round() / 255
+
+
+def _by(restorer: Restorer, frames: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
+    for _, run_TCHW in restorer.stream(frames, size, Settings(seed=PROTOCOL.seed)):
+        yield run_TCHW
+
+
+def _enlarged(enlarge: Enlarge, frames: Iterator[Tensor], size: tuple[int, int]) -> Iterator[Tensor]:
+    for _, stretch_TCHW, _ in cut(frames, STRETCH, overlap=0):
+        yield enlarge(stretch_TCHW.transpose(0, 1), size).transpose(0, 1)
 
 
 def _frames(reader: VideoReader, size: tuple[int, int]) -> Iterator[Tensor]:

@@ -35,6 +35,12 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.size if lies else image.size[::-1]
 
 
+def color_profile(path: Path) -> bytes | None:
+    """The ICC profile of an RGB picture, which says what its colours are; None without one."""
+    with _opened(path) as image:
+        return image.info.get("icc_profile") if image.mode == "RGB" else None
+
+
 def list_frames(folder: Path) -> list[Path]:
     """The pictures that lie in a folder, in natural order; hidden and other files are passed over."""
     paths = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
@@ -69,10 +75,13 @@ def common_size(paths: list[Path], tolerant: bool) -> tuple[int, int]:
     return height, width
 
 
-def save_picture(frame_HWC: np.ndarray, path: Path) -> None:
-    """Write the picture in the format of its suffix: exactly, or as JPEG of visually lossless quality."""
+def save_picture(frame_HWC: np.ndarray, path: Path, profile: bytes | None = None) -> None:
+    """Write the picture in the format of its suffix, with its ICC profile: exactly, or as JPEG of visually lossless
+    quality."""
     options = {".webp": {"lossless": True}, ".jpg": {"quality": 95, "subsampling": 0}}
     suffix = path.suffix.lower().replace("jpeg", "jpg")
+    if profile and suffix != ".bmp":
+        options.setdefault(suffix, {})["icc_profile"] = profile
     Image.fromarray(frame_HWC).save(path, **options.get(suffix, {}))
 
 

@@ -22,8 +22,17 @@ def to_rgb(frame: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(frame_HWC, quarter_turns(frame)))
 
 
-def rgb_converter(height: int, width: int, pixel_format: str) -> Callable[[np.ndarray], av.VideoFrame]:
-    """What turns uint8 arrays (H, W, 3) into frames for an encoder: "rgb24", or BT.709 of limited range (yuv formats).
+def has_transparency(frame: av.VideoFrame) -> bool:
+    """Whether some pixel is not opaque; an alpha channel that says nothing is none."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return False
+    return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+
+
+def rgb_converter(
+    height: int, width: int, pixel_format: str, full_range: bool = False
+) -> Callable[[np.ndarray], av.VideoFrame]:
+    """What turns uint8 arrays (H, W, 3) into frames for an encoder: "rgb24", or BT.709 (yuv formats).
 
     Halved chroma is taken at the left of its two pixels, where H.264 and its kin have it. PyAV's own `reformat` takes
     it from the middle, and every generation moves the colours by half a pixel: 2.7 dB on real footage, 4.9 on noise.
@@ -32,7 +41,8 @@ def rgb_converter(height: int, width: int, pixel_format: str) -> Callable[[np.nd
         return partial(av.VideoFrame.from_ndarray, format="rgb24")
     graph = av.filter.Graph()
     source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 25))
-    options = f"flags={int(SMOOTH)}:out_color_matrix=bt709:out_range=limited:out_chroma_loc=left"
+    levels = "full" if full_range else "limited"
+    options = f"flags={int(SMOOTH)}:out_color_matrix=bt709:out_range={levels}:out_chroma_loc=left"
     graph.link_nodes(
         source, graph.add("scale", options), graph.add("format", pixel_format), graph.add("buffersink")
     ).configure()

@@ -10,19 +10,22 @@ exact `Fraction`s of a second.
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange
 from einops import reduce
 
 from seedvr2_lab.console import InputError
 from seedvr2_lab.media.container import choose_stream, clock, open_video, require_file, scan
-from seedvr2_lab.media.pictures import PICTURES, common_size, list_frames, read_picture
-from seedvr2_lab.media.pixels import guessed_matrix, quarter_turns, to_rgb
+from seedvr2_lab.media.pictures import PICTURES, color_profile, common_size, list_frames, read_picture
+from seedvr2_lab.media.pixels import UNTAGGED, guessed_matrix, has_transparency, quarter_turns, to_rgb
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)  # width : height of one pixel
     rotation: int = 0  # degrees counterclockwise, already applied
     has_audio: bool = False
+    primaries: int = UNTAGGED  # FFmpeg's number for what red, green and blue are
+    transfer: int = UNTAGGED  # likewise for the curve from values to light
+    full_range: bool = False  # luma from 0 to 255 instead of 16 to 235
+    profile: bytes | None = None  # ICC profile of a picture
 
 
 @dataclass(frozen=True)
@@ -78,11 +85,14 @@ class VideoReader:
         self._pictures = self._list_pictures()
         if self._pictures:
             size, rate = common_size(self._pictures, tolerant), Fraction(rate)
-            self.info = VideoInfo(self.path, 0, len(self._pictures), *size, rate, True, 1 / rate)
+            profile = color_profile(self._pictures[0]) if len(self._pictures) == 1 else None
+            self.info = VideoInfo(self.path, 0, len(self._pictures), *size, rate, True, 1 / rate, profile=profile)
             return
         with open_video(self.path) as container:
             video = choose_stream(self.path, container, stream)
             self._stream, has_audio = video.index, bool(container.streams.audio)
+            if video.metadata.get("alpha_mode") == "1":  # beside the pictures, where FFmpeg's decoder passes over it
+                raise self._transparent()
             packets = scan(self.path, container, video)
             if packets.damage and not tolerant:
                 raise self._damaged(packets.damage)
@@ -92,6 +102,8 @@ class VideoReader:
             self._packets = packets.starting_at(first.pts)
             self._clock = clock(video, self._packets.stamps)
             aspect = video.sample_aspect_ratio or Fraction(1)
+        if has_transparency(first):
+            raise self._transparent()
         first_HWC = to_rgb(first)
         self._first_blocks = _blocks(first_HWC)
         self._is_deep, self._guesses_matrix = first.format.components[0].bits > 8, guessed_matrix(first) is not None
@@ -107,25 +119,54 @@ class VideoReader:
             pixel_aspect=1 / aspect if quarter_turns(first) % 2 else aspect,
             rotation=quarter_turns(first) * 90,
             has_audio=has_audio,
+            primaries=int(first.color_primaries),
+            transfer=int(first.color_trc),
+            full_range=first.color_range == ColorRange.JPEG,
         )
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Fraction]]:
         """Frames (H, W, 3) with their strictly increasing times; holds one frame."""
+        return self.frames()
+
+    def frames(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[np.ndarray, Fraction]]:
+        """Those from place `first` to before `stop`. Frames in front are decoded as well, as decoders need them."""
         if self._pictures:
-            yield from self._read_pictures()
+            yield from self._read_pictures(first, stop)
             return
         expected = self._packets.stamps if self._packets.indexed and not self.tolerant else []
         last, place = None, -1
         for place, frame in enumerate(self._decode()):
+            if place == stop:
+                return
             if expected and expected[place : place + 1] != [frame.pts]:  # some decoders drop pictures without a word
                 raise self._damaged(f"frame {place} cannot be decoded")
             time = None if frame.pts is None else self._clock.time(frame.pts)
             if last is not None and (time is None or time <= last):  # no stamp, or the clock started over
                 time = last + 1 / self.info.rate
             last = Fraction(0) if time is None else time
-            yield self._checked(to_rgb(frame), place), last
+            if place >= first:
+                if has_transparency(frame):
+                    raise self._transparent()
+                yield self._checked(to_rgb(frame), place), last
         if place + 1 < len(expected):
             raise self._damaged(f"frame {place + 1} cannot be decoded")
+
+    def time(self, place: int) -> Fraction:
+        """When the frame at that place is shown."""
+        stamps = [] if self._pictures else self._packets.stamps
+        return self._clock.time(stamps[place]) if stamps else place / self.info.rate
+
+    def places(self, start: float, end: float | None) -> range:
+        """The places of the frames that are shown from `start` to before `end`, seconds after the first frame."""
+        stamps, rate = ([] if self._pictures else self._packets.stamps), self.info.rate
+
+        def before(seconds: float) -> int:
+            exact = Fraction(str(seconds))  # 0.2 is meant, not the nearest binary number
+            if not stamps:
+                return min(self.info.frames, max(0, ceil(exact * rate)))
+            return bisect_left(stamps, self._clock.origin + exact, key=self._clock.time)
+
+        return range(before(start), self.info.frames if end is None else before(end))
 
     def chunks(self, n: int) -> Iterator[tuple[np.ndarray, list[Fraction]]]:
         """Consecutive runs of at most n >= 1 frames, (T, H, W, 3), with their times; holds one run."""
@@ -151,9 +192,8 @@ class VideoReader:
             raise IndexError(f"{self.path}: {indices} must name frames 0 to {self.info.frames - 1}")
         if self._pictures:
             frames_THWC = np.stack([self._checked(read_picture(self._pictures[i]), i) for i in indices])
-            return Sample(frames_THWC, [i / self.info.rate for i in indices], "pillow")
-        stamps = self._packets.stamps
-        times = [self._clock.time(stamps[i]) if stamps else i / self.info.rate for i in indices]
+            return Sample(frames_THWC, [self.time(i) for i in indices], "pillow")
+        times = [self.time(i) for i in indices]
         frames_THWC, reason = None, self._doubt()
         if not reason:
             frames_THWC, reason = self._sample_decord(indices)
@@ -233,9 +273,9 @@ class VideoReader:
             raise InputError(f"{self.path}: no picture lies in this folder; name a folder of frames, or one video")
         return pictures
 
-    def _read_pictures(self) -> Iterator[tuple[np.ndarray, Fraction]]:
+    def _read_pictures(self, first: int, stop: int | None) -> Iterator[tuple[np.ndarray, Fraction]]:
         self.skipped = 0
-        for i, picture in enumerate(self._pictures):
+        for i, picture in list(enumerate(self._pictures))[first:stop]:
             try:
                 frame_HWC = read_picture(picture)
             except InputError:
@@ -274,6 +314,9 @@ class VideoReader:
             sizes = f"from {self.info.width}x{self.info.height} to {width}x{height}"
             raise InputError(f"{self.path}: the size changes {sizes} at frame {index}; cut it there")
         return frame_HWC
+
+    def _transparent(self) -> InputError:
+        return InputError(f"{self.path}: has an alpha channel; flatten it onto a background first")
 
     def _damaged(self, what: str) -> InputError:
         return InputError(

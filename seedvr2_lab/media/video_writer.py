@@ -14,7 +14,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from seedvr2_lab.console import InputError
 from seedvr2_lab.media.container import open_video
 from seedvr2_lab.media.pictures import PICTURES, save_picture
-from seedvr2_lab.media.pixels import rgb_converter
+from seedvr2_lab.media.pixels import UNTAGGED, rgb_converter
 from seedvr2_lab.media.video import VideoInfo
 
 VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}  # suffix: container
@@ -41,10 +41,13 @@ class VideoWriter:
         path: ends in one of `VIDEOS` or `PICTURES`, or is a new or empty folder.
         height, width: of every frame.
         rate: frames per second; by default that of `like`.
-        like: info of the source: its clock and pixel aspect are kept, and its file is not overwritten.
+        like: info of the source: its clock, pixel aspect, range, primaries and transfer curve (the ICC profile of a
+            picture) are kept, and its file is not overwritten.
         audio_from: file whose audio streams are copied packet by packet.
+        audio_span: the stretch of its time that is copied, in seconds; it begins at 0 in the copy. None: all of it.
         codec: a key of `CODECS`.
         crf: the encoder's own quality scale, lower is better; the default leaves no visible loss.
+        workplace: folder on the same disk where the unfinished file lies, by default that of `path`.
 
     Raises:
         InputError: on entering, folder, suffix, codec or audio cannot be; on leaving, no frame was written.
@@ -61,6 +64,8 @@ class VideoWriter:
         audio_from: str | os.PathLike | None = None,
         codec: str = "h264",
         crf: int | None = None,
+        audio_span: tuple[Fraction, Fraction] | None = None,
+        workplace: Path | None = None,
     ):
         if rate is None and like is None:
             raise ValueError("a video needs a rate, or a source to be like")
@@ -69,15 +74,18 @@ class VideoWriter:
         # The encoder's clock must resolve every stamp, or those of a variable rate collide.
         self._tick = like.time_base if like and rate is None else 1 / self.rate
         self._aspect = like.pixel_aspect if like else Fraction(1)
+        self._like = like
         self._audio_from = Path(audio_from) if audio_from else None
+        self._audio_span = audio_span
         self._codec, self._crf = codec, crf
-        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.partial{self.path.suffix}")
+        temporary = f".{self.path.stem}.{os.getpid()}.partial{self.path.suffix}"
+        self._temporary = (workplace or self.path.parent) / temporary
         self._is_picture, self._is_folder = self.path.suffix.lower() in PICTURES, not self.path.suffix
         self._sources = [source for source in (like and like.path, self._audio_from) if source]
         self._count, self._last_stamp, self._container = 0, None, None
 
     def __enter__(self) -> "VideoWriter":
-        self._check()
+        self.check()
         with self._discard_on_error():
             if self._is_picture:
                 self._temporary.touch()  # a folder that takes no file is known before hours of work
@@ -100,6 +108,9 @@ class VideoWriter:
                 self._container.close()
             if self._is_folder and self.path.exists():
                 self.path.rmdir()  # it was empty; Windows does not replace it
+            if not self._is_folder:
+                with open(self._temporary, "rb+") as file:
+                    os.fsync(file.fileno())  # or a power failure could leave the name without the content
             self._temporary.replace(self.path)
 
     def write(self, frames: np.ndarray, times: Sequence[Fraction] | None = None) -> None:
@@ -118,10 +129,11 @@ class VideoWriter:
                 elif self._count:
                     raise InputError(f"{self.path}: a picture holds one frame; name a video, for example .mp4")
                 else:
-                    save_picture(frame_HWC, self._temporary)
+                    save_picture(frame_HWC, self._temporary, self._like and self._like.profile)
                 self._count += 1
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """InputError for what can be seen to be impossible before anything is opened."""
         if self.path.suffix.lower() not in ("", *VIDEOS, *PICTURES):
             known = ", ".join((*VIDEOS, *PICTURES))
             raise InputError(f"{self.path}: unknown suffix; end it in {known}, or in none for a folder of frames")
@@ -158,18 +170,25 @@ class VideoWriter:
         coder = self._stream.codec_context
         coder.time_base = self._tick
         coder.sample_aspect_ratio = self._aspect
-        coder.color_primaries, coder.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        full_range = self._like is not None and self._like.full_range
+        coder.color_primaries, coder.color_trc = self._color_tags()
         if self._codec == "lossless":
             coder.pix_fmt, coder.colorspace, coder.color_range = "rgb24", RGB_MATRIX, ColorRange.JPEG
         else:
             coder.pix_fmt = "yuv444p" if odd and self._codec != "vp9" else "yuv420p"
-            coder.colorspace, coder.color_range = Colorspace.ITU709, ColorRange.MPEG
+            coder.colorspace, coder.color_range = Colorspace.ITU709, ColorRange.JPEG if full_range else ColorRange.MPEG
         if self._codec == "h265" and layout in ("mp4", "mov"):
             coder.codec_tag = "hvc1"  # the one tag that Apple's players accept
-        self._convert = rgb_converter(self.height, self.width, coder.pix_fmt)
+        self._convert = rgb_converter(self.height, self.width, coder.pix_fmt, full_range)
         self._audio_packets = self._read_audio()
         self._next_audio = next(self._audio_packets, None)
         self._container.start_encoding()
+
+    def _color_tags(self) -> tuple[int, int]:
+        """Primaries and curve: those of the source, whose values pass through unchanged; BT.709 if it names none."""
+        tags = (self._like.primaries, self._like.transfer) if self._like else (UNTAGGED, UNTAGGED)
+        usual = ColorPrimaries.BT709, ColorTrc.BT709
+        return tuple(other if tag in (0, UNTAGGED) else tag for tag, other in zip(tags, usual, strict=True))
 
     def _write_frame(self, frame_HWC: np.ndarray, time: Fraction) -> None:
         stamp = round(time / self._tick)
@@ -207,6 +226,13 @@ class VideoWriter:
                     if packet.dts is None:  # the demuxer's mark of the end
                         continue
                     time = packet.dts * packet.time_base
+                    if self._audio_span:
+                        start, end = self._audio_span
+                        if not start <= time < end:
+                            continue
+                        shift = round(start / packet.time_base)
+                        packet.dts, packet.pts = packet.dts - shift, packet.pts - shift
+                        time -= start
                     if time < 0 and self._container.format.name not in ("mp4", "mov"):
                         continue  # the encoder's run-in, never heard; Matroska would shift all streams to keep it
                     packet.stream = copies[packet.stream_index]

@@ -97,12 +97,14 @@ class Stage:
 
     def encode(self, vae: VideoVAE, lengths: set[int]) -> dict[int, Pairs]:
         """Pools of pairs by the number of frames."""
-        s, vae = self.schedule, vae.to(self.device)
-        size = (s.crop, s.crop)
-        return {
+        s, size = self.schedule, (self.schedule.crop, self.schedule.crop)
+        vae.to(self.device)
+        pools = {
             frames: encode_pairs(vae, s.pools[frames], frames, size, folder=self.pools, presets=s.presets)
             for frames in sorted(lengths)
         }
+        vae.cpu()  # validation happens there
+        return pools
 
 
 def train_vae(stage: Stage) -> Path:
@@ -247,7 +249,7 @@ def _train(
 
 def _validate(stage: Stage, made: Generator, vae: VideoVAE, lengths: Sequence[int] = (1, 5)) -> Figures:
     schedule = stage.schedule
-    return generator_validation(made.restore, vae.cpu(), schedule.presets, lengths, schedule.validation)
+    return generator_validation(made.restore, vae, schedule.presets, lengths, schedule.validation)
 
 
 def _finish(stage: Stage, result: str, made: Generator, vae: VideoVAE, more: Mapping[str, Any] = {}) -> Path:

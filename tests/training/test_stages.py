@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seedvr2_lab.cli import main
 from seedvr2_lab.config import TRANSFORMERS
 from seedvr2_lab.console import InputError
 from seedvr2_lab.model.weights import load_generator
@@ -103,6 +104,28 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path, fields):
     with pytest.raises(InputError, match=f"there is no .*'{next(iter(fields.values()))}': choose one of"):
         Stage(**{"name": "teacher", "run": tmp_path, "weights": tmp_path, "pools": tmp_path} | fields)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["teacher", "--size", "7b"], "there is no size '7b': choose one of tiny, study"),
+        (["adversarial", "--arm", "best"], "there is no arm 'best': choose one of apt, rpgan"),
+        (["adversarial", "--size", "huge", "--plan"], "there is no size 'huge': choose one of study, tiny, 3b, 7b"),
+        (["progressive", "--teacher", "nowhere"], "model 'nowhere' is neither a file nor bundled"),
+    ],
+)
+def test_a_users_mistake_is_answered_in_one_line(arguments, message, tmp_path, capsys):
+    assert main(["train", *arguments, "--out", str(tmp_path), "--weights", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_the_command_line_trains_a_stage(tmp_path, capsys):
+    where = ["--out", str(tmp_path), "--weights", str(tmp_path / "weights")]
+    assert main(["train", "regression", "--size", "study", "--profile", "smoke", *where]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "weights/dit_study_regression.safetensors")
+    assert (tmp_path / "study_smoke_regression/log.jsonl").exists()
 
 
 def losses(folder, name):
