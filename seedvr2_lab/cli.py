@@ -82,6 +82,8 @@ def _degrade(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    if options.publish:
+        return _publish(options)
     from seedvr2_lab.lab.reports import run
 
     results = run(
@@ -93,6 +95,21 @@ def _report(options: argparse.Namespace) -> int:
         out=Path(options.out) if options.out else None,
     )
     return int(any(result.state == "failed" for result in results))
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from seedvr2_lab.lab.publishing import publish, with_verdicts
+    from seedvr2_lab.lab.report_inputs import select_notebooks
+
+    notebooks = Path(options.notebooks)
+    reports = Path(options.out) if options.out else notebooks / "reports"
+    names = [path.stem for path in select_notebooks(notebooks, options.notebook)] if options.notebook else []
+    for folder in publish(names, reports):
+        print(folder)
+    readme = notebooks.resolve().parent / "README.md"
+    text = with_verdicts(readme.read_text(encoding="utf-8"), reports / "published")
+    readme.write_text(text, encoding="utf-8")
+    return 0
 
 
 def _report_parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -236,6 +253,11 @@ def _parser() -> argparse.ArgumentParser:
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="any other parameter"
     )
     report.add_argument("--jobs", type=int, default=1, help="notebooks at a time; they share the cores (default 1)")
+    report.add_argument(
+        "--publish",
+        action="store_true",
+        help="run nothing: keep finished reports in the repository, verdicts in its README",
+    )
     report.add_argument("--notebooks", default="notebooks", help="folder of the notebooks (default notebooks)")
     report.add_argument("--out", help="folder of the reports (default NOTEBOOKS/reports)")
 
