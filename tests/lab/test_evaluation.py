@@ -110,3 +110,12 @@ def test_the_bundled_vae_reconstructs_as_its_record_says():
 
 def test_bundled_weights_are_small():
     assert sum(path.stat().st_size for path in BUNDLED.glob("*.safetensors")) <= 16_000_000
+
+
+@pytest.mark.parametrize("path", sorted(BUNDLED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_how_each_bundled_file_came_about_stands_beside_it(path):
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["command"].startswith("seedvr2-lab train ") and record["seconds"] > 60 and record["machine"]
+    assert {"seed", "steps", "learning_rate"} <= set(record["settings"]) and record["validation"]
+    rows = [json.loads(line) for line in path.with_suffix(".log.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == record["settings"]["steps"]
