@@ -37,7 +37,7 @@ class Schedule:
 
 
 SCRATCH = TrainConfig(steps=3000, learning_rate=4e-3, warmup=100, muon=True)  # from random weights
-DISTILL = TrainConfig(steps=160, learning_rate=1.5e-3, warmup=10, ema=0.99, muon=True, checkpoint_every=50)
+DISTILL = TrainConfig(steps=100, learning_rate=1.5e-3, warmup=10, ema=0.99, muon=True, checkpoint_every=50)
 # Adam without momentum, as in APT and R3GAN: the other player's gradients of a while ago mislead.
 ADVERSARIAL = TrainConfig(steps=600, learning_rate=1e-4, warmup=20, ema=0.99, betas=(0.0, 0.99), checkpoint_every=50)
 
@@ -50,7 +50,7 @@ LAPTOP = Schedule(
     regression=SCRATCH,
     teacher=replace(SCRATCH, steps=5000, ema=0.999),
     progressive=DISTILL,
-    consistency=replace(DISTILL, steps=960),  # as long as the six halvings
+    consistency=replace(DISTILL, steps=600),  # as long as the six halvings
     adversarial=ADVERSARIAL,
     smaller=replace(SCRATCH, steps=1500),
 )
