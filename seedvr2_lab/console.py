@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 HEADLESS = "SEEDVR2_LAB_HEADLESS"  # set by the report runner: a kernel cannot tell papermill from JupyterLab
 
@@ -15,6 +17,19 @@ class InputError(ValueError):
     """
 
 
+_hidden: ContextVar[bool] = ContextVar("hidden", default=False)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No progress bars in this thread: a widget has its own, and the bar's text would land in some cell's output."""
+    token = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(token)
+
+
 def progress(items: Iterable, description: str, total: int | None = None, unit: str = "it"):
     """Iterate over `items` behind a progress bar with time left; silent when nobody watches.
 
@@ -24,4 +39,5 @@ def progress(items: Iterable, description: str, total: int | None = None, unit: 
     from tqdm import tqdm  # imported here: the package must import in a blink
 
     watched = sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get(HEADLESS))
+    watched = watched and not _hidden.get()
     return tqdm(items, desc=description, total=total, unit=unit, disable=not watched, leave=False, dynamic_ncols=True)
