@@ -51,7 +51,7 @@ def test_a_restoration_from_controls_to_saved_file(tmp_path):
     assert (widget.compare.left, widget.compare.right) == (0, 2) and widget.progress.value == 1
     assert not widget.run_button.disabled and widget.cancel_button.disabled
     assert all(decoded(jpeg).shape == (64, 96, 3) for each in widget.compare.versions for jpeg in each["frames"])
-    for phase in ("take", "degrade", "load", "encode", "generate", "decode", "memory"):
+    for phase in ("encode", "decode", "memory"):  # what takes next to no time is not shown
         assert phase in widget.details.value
 
     widget.save_as.value = str(tmp_path / "restored.mp4")

@@ -27,7 +27,7 @@ RESULTS = dict(zip(ORDER, ("_regression", "_teacher", "_distilled", "_consistenc
 
 def train_small(name, folder, seed=0, **fields):
     """A stage of the `study` size at a width and length that a test can afford; runs in a process of its own, too."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # bits depend on how many
     steps = {"progressive": 4}.get(name, 8)
     config = replace(getattr(SCHEDULES["smoke"], name), steps=steps, warmup=1, log_every=1, checkpoint_every=4)
     SCHEDULES["smoke"] = replace(SCHEDULES["smoke"], crop=32, pools={1: 4, 5: 2}, validation=1, **{name: config})
@@ -43,6 +43,14 @@ def restored_tables(monkeypatch):
     monkeypatch.setitem(TRANSFORMERS, "study", TRANSFORMERS["study"])
     monkeypatch.setattr(stages, "TEACHER_STEPS", stages.TEACHER_STEPS)
     monkeypatch.setattr(Samples, "COUNT", Samples.COUNT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def restored_threads():
+    """Other tests have pictures that more threads made."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
