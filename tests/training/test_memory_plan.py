@@ -45,7 +45,7 @@ def test_activations_grow_with_the_clip():
 
 
 REAL = """
-import resource, torch
+import psutil, torch
 from seedvr2_lab.config import transformer_config
 from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.training.memory import kept_for_backward
@@ -61,9 +61,9 @@ planned = kept_for_backward(*network("meta"))[False]
 *_, run = network("cpu")
 with torch.no_grad():
     run()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = psutil.Process().memory_info().rss
 result = run()
-print(planned / 1024 / (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(planned / (psutil.Process().memory_info().rss - before))
 """
 
 
