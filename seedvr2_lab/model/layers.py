@@ -5,16 +5,17 @@ row. All that acts per clip is shaped to broadcast against (G, S, D).
 """
 
 from collections.abc import Callable
-from math import sqrt
+from math import ceil, sqrt
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Numbers in the widest intermediate result of a piece. On a CPU it is to stay in the cache and within what the
-# allocator keeps for reuse: touching memory that is new to the process costs more than the arithmetic on it.
-CPU_PIECE, DEVICE_PIECE = 2**22, 2**27
+# Numbers in the widest intermediate result of a piece. On a CPU matrix products want many rows, but in float32 a piece
+# is to stay below 32 MiB: larger ones the C library takes anew from the system every time, and touching memory that is
+# new to the process costs more than the arithmetic on it.
+CPU_PIECE, DEVICE_PIECE = 8 * 10**6, 2**27
 
 
 def in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors_GSX: Tensor, width: int) -> tuple[Tensor, ...]:
@@ -31,6 +32,7 @@ def in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors_GSX: Tensor,
     rows = max(1, (CPU_PIECE if small else DEVICE_PIECE) // (G * width))
     if rows >= S or torch.is_grad_enabled():
         return function(*tensors_GSX)
+    rows = ceil(S / ceil(S / rows))  # pieces of one size
     out: tuple[Tensor, ...] = ()
     for start in range(0, S, rows):
         here = slice(start, start + rows)
