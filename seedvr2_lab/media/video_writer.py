@@ -19,7 +19,8 @@ from seedvr2_lab.media.video import VideoInfo
 
 VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}  # suffix: container
 CODECS = {  # encoder and its options; luma of real footage comes back at 44 to 51 dB, SSIM 0.994 or more
-    "h264": ("libx264", {"crf": "14"}),
+    # x264's macroblock tree reads unset memory at some widths: the same frames gave other bytes every time.
+    "h264": ("libx264", {"crf": "15", "mbtree": "0"}),
     "h265": ("libx265", {"crf": "14", "x265-params": "log-level=error"}),
     "vp9": ("libvpx-vp9", {"crf": "15", "b": "0", "row-mt": "1"}),
     "lossless": ("libx264rgb", {"qp": "0"}),
