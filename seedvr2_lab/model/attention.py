@@ -15,7 +15,7 @@ repeated for every window), `S` tokens of one window with its text, `N` heads, `
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 
-from seedvr2_lab.model.layers import Branches, RMSNorm, in_pieces
+from seedvr2_lab.model.layers import Branches, RMSNorm, in_pieces, rows_in_piece
 from seedvr2_lab.model.rope import RopeKind, WindowRope, text_positions, video_positions
 from seedvr2_lab.model.windows import Size, Window, WindowScheme, partition
 
@@ -174,27 +174,50 @@ def varlen_attention(video: QKV, text: QKV, plan: WindowPlan, kernel: Callable =
 
 
 def batched_attention(video: QKV, text: QKV, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-    """One call of scaled_dot_product_attention for all windows of equal length."""
+    """One call of scaled_dot_product_attention for all windows of equal length, or, where no gradients are recorded,
+    for as many of them as make a piece."""
     dtype, on_cpu = video[0].dtype, video[0].device.type == "cpu"
     # On the CPU the backward pass of this kernel is several times slower in bfloat16 than in float32.
     kernel_dtype = torch.promote_types(dtype, torch.float32) if on_cpu else dtype
-    joined = [torch.cat(pair) for pair in zip(video, text, strict=True)]
-    results = []
-    with torch.autocast("cpu", enabled=False):  # else it would turn q, k and v back into bfloat16
-        for batch, *qkv in zip(plan.batches, *(_in_batches(part, kernel_dtype, plan) for part in joined), strict=True):
-            q_WNSE, k_WNSE, v_WNSE = (part.unflatten(0, batch).transpose(1, 2) for part in qkv)
-            result_WNSE = F.scaled_dot_product_attention(q_WNSE, k_WNSE, v_WNSE)
-            results.append(result_WNSE.transpose(1, 2).flatten(0, 1))
-    video_PNE, text_LNE = _back_to_grid(torch.cat(results), plan)
+    pairs = list(zip(video, text, strict=True))
+    if torch.is_grad_enabled():  # one gather has one gradient; a gather per batch would have a full-size one each
+        sizes = [windows * length for windows, length in plan.batches]
+        joined = (torch.cat(pair).to(kernel_dtype).index_select(0, plan.gather_R).split(sizes) for pair in pairs)
+        results = [_in_windows(*qkv, batch) for batch, *qkv in zip(plan.batches, *joined, strict=True)]
+        result_RNE = torch.cat([result.flatten(0, 1) for result in results])
+    else:
+        result_RNE = video[0].new_empty(len(plan.gather_R), *video[0].shape[1:], dtype=kernel_dtype)
+        for batch, here in _pieces(plan, video[0]):
+            qkv = (_joined_rows(*pair, plan.gather_R[here]).to(kernel_dtype) for pair in pairs)
+            result_RNE[here].unflatten(0, batch).copy_(_in_windows(*qkv, batch))
+    video_PNE, text_LNE = _back_to_grid(result_RNE, plan)
     return video_PNE.to(dtype), text_LNE.to(dtype)
 
 
-def _in_batches(tokens: Tensor, dtype: torch.dtype, plan: WindowPlan) -> Iterable[Tensor]:
-    """Rows of cat(video, text) for each batch of windows, in window order."""
-    sizes = [windows * length for windows, length in plan.batches]
-    if torch.is_grad_enabled():  # one gather has one gradient; a gather per batch would have a full-size one each
-        return tokens.to(dtype).index_select(0, plan.gather_R).split(sizes)
-    return (tokens.index_select(0, rows).to(dtype) for rows in plan.gather_R.split(sizes))
+def _in_windows(q: Tensor, k: Tensor, v: Tensor, batch: tuple[int, int]) -> Tensor:
+    """Attention of windows of equal length, their rows (R, N, E) one after the other: (windows, S, N, E)."""
+    q_WNSE, k_WNSE, v_WNSE = (part.unflatten(0, batch).transpose(1, 2) for part in (q, k, v))
+    with torch.autocast("cpu", enabled=False):  # else it would turn q, k and v back into bfloat16
+        return F.scaled_dot_product_attention(q_WNSE, k_WNSE, v_WNSE).transpose(1, 2)
+
+
+def _pieces(plan: WindowPlan, like_PNE: Tensor) -> Iterator[tuple[tuple[int, int], slice]]:
+    """(windows, S) and rows in window order of some windows of equal length, as many as make a piece."""
+    rows, start = rows_in_piece(like_PNE.device, like_PNE[0].numel()), 0
+    for windows, length in plan.batches:
+        at_once = max(1, rows // length)
+        for first in range(0, windows, at_once):
+            count = min(at_once, windows - first)
+            yield (count, length), slice(start, start + count * length)
+            start += count * length
+
+
+def _joined_rows(video_PNE: Tensor, text_LNE: Tensor, rows: Tensor) -> Tensor:
+    """Rows of cat(video, text), without making all of it."""
+    P = len(video_PNE)
+    found = video_PNE.index_select(0, rows.clamp(max=P - 1))
+    (of_text,) = (rows >= P).nonzero(as_tuple=True)
+    return found.index_copy_(0, of_text, text_LNE.index_select(0, rows[of_text] - P))
 
 
 def _back_to_grid(result_RNE: Tensor, plan: WindowPlan) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,13 @@ from torch import Tensor, nn
 CPU_PIECE, DEVICE_PIECE = 8 * 10**6, 2**27
 
 
+def rows_in_piece(device: torch.device, width: int) -> int:
+    """Rows of a piece whose widest intermediate result has `width` numbers a row, at least 1."""
+    # Autocast may convert the weights again for every piece, so these must not be many.
+    small = device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return max(1, (CPU_PIECE if small else DEVICE_PIECE) // width)
+
+
 def in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors_GSX: Tensor, width: int) -> tuple[Tensor, ...]:
     """`function(*tensors)`, some tokens at a time where no gradients are recorded: what it needs meanwhile stays small.
 
@@ -27,9 +34,7 @@ def in_pieces(function: Callable[..., tuple[Tensor, ...]], *tensors_GSX: Tensor,
         width: numbers per token in the widest intermediate result.
     """
     G, S = tensors_GSX[0].shape[:2]
-    # Autocast may convert the weights again for every piece, so these must not be many.
-    small = tensors_GSX[0].device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    rows = max(1, (CPU_PIECE if small else DEVICE_PIECE) // (G * width))
+    rows = rows_in_piece(tensors_GSX[0].device, G * width)
     if rows >= S or torch.is_grad_enabled():
         return function(*tensors_GSX)
     rows = ceil(S / ceil(S / rows))  # pieces of one size
