@@ -51,6 +51,8 @@ class WindowPlan:
     varlen: bool  # whether the device has a kernel for windows of several lengths
     video_rows_P: Tensor  # row in window order of every video token
     text_rows: Tensor  # rows in window order of every text token, its windows side by side
+    text_places: Tensor  # the same rows in ascending order
+    text_before: tuple[int, ...]  # (windows + 1,) how many of them stand before each window, and in all
     text_runs: tuple[tuple[int, int], ...]  # (text tokens, windows) of neighbouring clips with equally many windows
 
     @property
@@ -87,7 +89,8 @@ def window_plan(
     counts = [(len(clip_windows), length) for clip_windows, length in zip(windows, text_lengths, strict=True)]
     runs = tuple((sum(length for _, length in run), count) for count, run in groupby(counts, key=lambda pair: pair[0]))
 
-    lengths = torch.tensor([0, *(length for length, group in groups.items() for _ in group)])
+    starts = torch.tensor([0, *(length for length, group in groups.items() for _ in group)]).cumsum(0)
+    text_places = order[packed:].sort().values
     clips = list(zip(grids, text_lengths, windows, strict=True))
     alike = len(set(zip(grids, text_lengths, strict=True))) == 1
     video_at = [_clip_positions(*clip, rope) for clip in clips[: 1 if alike else None]]
@@ -100,11 +103,13 @@ def window_plan(
         text_positions=None if text_at[0] is None else _side_by_side(text_at, len(text_at) == 1).to(device),
         batches=tuple((len(group), length) for length, group in groups.items()),
         gather_R=gather_R.to(device),
-        starts=lengths.cumsum(0).to(device, torch.int32),
+        starts=starts.to(device, torch.int32),
         longest=max(groups),
         varlen=_has_varlen(device),
         video_rows_P=order[:packed].to(device),
         text_rows=order[packed:].to(device),
+        text_places=text_places.to(device),
+        text_before=tuple(torch.searchsorted(text_places, starts).tolist()),
         text_runs=runs,
     )
 
@@ -187,8 +192,8 @@ def batched_attention(video: QKV, text: QKV, plan: WindowPlan) -> tuple[Tensor, 
         result_RNE = torch.cat([result.flatten(0, 1) for result in results])
     else:
         result_RNE = video[0].new_empty(len(plan.gather_R), *video[0].shape[1:], dtype=kernel_dtype)
-        for batch, here in _pieces(plan, video[0]):
-            qkv = (_joined_rows(*pair, plan.gather_R[here]).to(kernel_dtype) for pair in pairs)
+        for batch, here, text_places in _pieces(plan, video[0]):
+            qkv = (_joined_rows(*pair, plan.gather_R[here], text_places).to(kernel_dtype) for pair in pairs)
             result_RNE[here].unflatten(0, batch).copy_(_in_windows(*qkv, batch))
     video_PNE, text_LNE = _back_to_grid(result_RNE, plan)
     return video_PNE.to(dtype), text_LNE.to(dtype)
@@ -201,23 +206,25 @@ def _in_windows(q: Tensor, k: Tensor, v: Tensor, batch: tuple[int, int]) -> Tens
         return F.scaled_dot_product_attention(q_WNSE, k_WNSE, v_WNSE).transpose(1, 2)
 
 
-def _pieces(plan: WindowPlan, like_PNE: Tensor) -> Iterator[tuple[tuple[int, int], slice]]:
-    """(windows, S) and rows in window order of some windows of equal length, as many as make a piece."""
-    rows, start = rows_in_piece(like_PNE.device, like_PNE[0].numel()), 0
+def _pieces(plan: WindowPlan, like_PNE: Tensor) -> Iterator[tuple[tuple[int, int], slice, Tensor]]:
+    """Some windows of equal length, as many as make a piece: (windows, S), their rows in window order, and where among
+    these text stands."""
+    rows, start, window = rows_in_piece(like_PNE.device, like_PNE[0].numel()), 0, 0
     for windows, length in plan.batches:
         at_once = max(1, rows // length)
         for first in range(0, windows, at_once):
             count = min(at_once, windows - first)
-            yield (count, length), slice(start, start + count * length)
-            start += count * length
+            stop = start + count * length
+            text = slice(plan.text_before[window], plan.text_before[window + count])
+            yield (count, length), slice(start, stop), plan.text_places[text] - start
+            start, window = stop, window + count
 
 
-def _joined_rows(video_PNE: Tensor, text_LNE: Tensor, rows: Tensor) -> Tensor:
-    """Rows of cat(video, text), without making all of it."""
+def _joined_rows(video_PNE: Tensor, text_LNE: Tensor, rows: Tensor, text_places: Tensor) -> Tensor:
+    """Rows of cat(video, text), without making all of it; those at `text_places` are text."""
     P = len(video_PNE)
     found = video_PNE.index_select(0, rows.clamp(max=P - 1))
-    (of_text,) = (rows >= P).nonzero(as_tuple=True)
-    return found.index_copy_(0, of_text, text_LNE.index_select(0, rows[of_text] - P))
+    return found.index_copy_(0, text_places, text_LNE.index_select(0, rows[text_places] - P))
 
 
 def _back_to_grid(result_RNE: Tensor, plan: WindowPlan) -> tuple[Tensor, Tensor]:
