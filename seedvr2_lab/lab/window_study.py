@@ -267,5 +267,5 @@ def encode_picture(picture: Tensor) -> str:
 
 
 def decode_picture(text: str) -> np.ndarray:
-    """(H, W, 3) in [0, 1]."""
+    """(H, W, 3) in [0, 1], of any format in base64."""
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) / 255

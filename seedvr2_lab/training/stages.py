@@ -79,7 +79,7 @@ class Stage:
 
     def file(self, result: str) -> Path:
         """Where the result of a stage lies: for `tiny` under the name of the bundled model."""
-        name = result if self.size == "tiny" else f"{self.size}_{result}".removesuffix("_tiny")
+        name = result if self.size == "tiny" else f"{self.size}_{result}"
         return self.weights / f"dit_{name}.safetensors"
 
     def found(self, result: str, given: str | None) -> Generator:
@@ -185,7 +185,7 @@ def train_adversarial(stage: Stage) -> Path:
     players = adversarial_players(made.dit, Discriminator.from_teacher(taught.dit), feed, text, losses)
     watch = Samples(vae, stage.schedule.presets, stage.run / "samples", made._replace(text=text), "generator")
     trained = train_players(players, config, stage.run, stage.device, watch)["generator"]
-    return _finish(stage, "tiny", made._replace(dit=trained.cpu()), vae, {"losses": dataclasses.asdict(losses)})
+    return _finish(stage, "full", made._replace(dit=trained.cpu()), vae, {"losses": dataclasses.asdict(losses)})
 
 
 def train_smaller(stage: Stage) -> Path:

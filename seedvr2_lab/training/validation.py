@@ -11,7 +11,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
-from seedvr2_lab.media.clips import sample_clips
+from seedvr2_lab.media.clips import Part, sample_clips
 from seedvr2_lab.metrics import Unavailable, measure
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import Generator
@@ -33,10 +33,12 @@ class Crops(NamedTuple):
 
 
 @torch.no_grad()
-def validation_crops(vae: VideoVAE, presets: Sequence[str], frames: int, count: int = CLIPS) -> Crops:
-    """The same clips for everybody who asks."""
-    random = torch.Generator().manual_seed(1000)
-    clips = sample_clips("validation", count, frames, (CROP, CROP), random)
+def crops_of(
+    part: Part, vae: VideoVAE, presets: Sequence[str], frames: int, count: int = CLIPS, seed: int = 1000
+) -> Crops:
+    """Crops of a part of the data: the same for everybody who asks. What is chosen by them takes "validation"."""
+    random = torch.Generator().manual_seed(seed)
+    clips = sample_clips(part, count, frames, (CROP, CROP), random)
     pairs = latent_pair(vae, clips, random, presets)
     return Crops(clips, pairs, torch.randn(pairs.low_BCTHW.shape, generator=random))
 
@@ -48,7 +50,8 @@ def vae_validation(vae: VideoVAE) -> Figures:
     for frames in (1, 5, 17):
         clips = sample_clips("validation", CLIPS, frames, (CROP, CROP), torch.Generator().manual_seed(1000))
         outputs = vae.to_clips(vae.to_latent(clips)).clamp(0, 1)
-        figures |= _means(f"{frames} frames", outputs, clips, ("psnr", "ssim"))
+        found = mean_figures(outputs, clips, ("psnr", "ssim"))
+        figures |= {f"{meter}, {frames} frames": value for meter, value in found.items()}
     return figures
 
 
@@ -63,7 +66,7 @@ def generator_validation(
     """Figures of `restore(low, noise)` on validation latents, beside those of the low-quality and the true latents."""
     figures = {}
     for frames in lengths:
-        crops = validation_crops(vae, presets, frames, count)
+        crops = crops_of("validation", vae, presets, frames, count)
         restored = restore(crops.pairs.low_BCTHW, crops.noise_BCTHW)
         for name, latent in {
             "input": crops.pairs.low_BCTHW,
@@ -71,18 +74,19 @@ def generator_validation(
             "vae": crops.pairs.high_BCTHW,
         }.items():
             outputs = vae.to_clips(latent).clamp(0, 1)
-            figures |= _means(f"{name}, {frames} frames", outputs, crops.clips_BCTHW, METERS)
+            found = mean_figures(outputs, crops.clips_BCTHW)
+            figures |= {f"{meter}, {name}, {frames} frames": value for meter, value in found.items()}
     return figures
 
 
-def _means(name: str, outputs: Tensor, clips: Tensor, meters: Sequence[str]) -> Figures:
+def mean_figures(outputs: Tensor, clips: Tensor, meters: Sequence[str] = METERS) -> Figures:
     """Each meter over the clips: the mean, but for the ratios, which a clip almost without texture would rule."""
     figures = {}
     for meter in meters:
         values = [measure(meter, *pair) for pair in zip(outputs, clips, strict=True)]
         values = [value for value in values if not isinstance(value, Unavailable)]
         value = median(values) if meter in RATIOS else fmean(values)
-        figures[f"{meter}, {name}"] = round(float(value), 4)
+        figures[meter] = round(float(value), 4)
     return figures
 
 
@@ -95,7 +99,7 @@ class Samples:
     def __init__(self, vae: VideoVAE, presets: Sequence[str], folder: Path, made: Generator, player: str = "model"):
         """`made` is what is being trained, under the name `player` in the loop, with its texts on its device."""
         self.vae, self.folder, self.made, self.player = vae, folder, made, player
-        self.crops = cache(lambda: validation_crops(vae, presets, 1, self.COUNT))
+        self.crops = cache(lambda: crops_of("validation", vae, presets, 1, self.COUNT))
 
     @torch.no_grad()
     def __call__(self, done: int, networks: Mapping[str, nn.Module]) -> None:

@@ -22,7 +22,7 @@ from seedvr2_lab.training.validation import Samples
 
 SMALL = dict(dim=32, layers=2, heads=1, mlp_hidden=32, windows=dict(reference=(4, 4)))
 ORDER = ("regression", "teacher", "progressive", "consistency", "adversarial", "smaller")
-RESULTS = dict(zip(ORDER, ("_regression", "_teacher", "_distilled", "_consistency", "", "_smaller"), strict=True))
+RESULTS = dict(zip(ORDER, ("_regression", "_teacher", "_distilled", "_consistency", "_full", "_smaller"), strict=True))
 
 
 def train_small(name, folder, seed=0, **fields):
@@ -94,7 +94,7 @@ def test_each_stage_starts_from_the_one_before(trained):
     record = json.loads((trained / "weights/dit_study_teacher.json").read_text())
     assert set(record["guidance"]) == {str(scale) for scale in stages.GUIDANCE}
     assert load_generator(trained / "weights/dit_study_teacher.safetensors").guidance in stages.GUIDANCE
-    record = json.loads((trained / "weights/dit_study.json").read_text())
+    record = json.loads((trained / "weights/dit_study_full.json").read_text())
     assert record["losses"]["r1"] == LAPTOP.penalty and record["losses"]["l1"] == 0.1
 
 

@@ -1,0 +1,206 @@
+"""What the paper claims, as numbers that can be measured here, and the rule by which a verdict is reached.
+
+The table was written before the runs. A claim compares two arms in one meter; five seeds give five paired differences,
+first averaged over crops and pictures. `judge` looks at one claim alone, `judge_all` corrects for their number (Holm).
+Intervals speak of seeds, not of pictures: these are few and stay the same.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan, sqrt
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seedvr2_lab.lab.arms import SEEDS_FOR_A_VERDICT, Interval, interval
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about left - right.
+
+    Attributes:
+        notebook: the number of the notebook that measures it.
+        paper: the statement in our words, and where it stands.
+        predicted: the sign of the difference; 0 if the two are said to be equal, within `margin`.
+        frames: of the test clips.
+        stands_in: the meter stands in for one that needs weights from elsewhere (LPIPS, DISTS).
+    """
+
+    id: str
+    notebook: str
+    paper: str
+    left: str
+    right: str
+    meter: str
+    predicted: int
+    margin: float = 0.0
+    frames: int = 1
+    stands_in: bool = False
+
+    @property
+    def measured(self) -> str:
+        return f"{self.meter}, {self.left} − {self.right}"
+
+    @property
+    def expected(self) -> str:
+        return f"within ±{self.margin:g}" if not self.predicted else "> 0" if self.predicted > 0 else "< 0"
+
+
+EQUAL_PSNR = 0.1  # dB
+
+CLAIMS = (
+    Claim("seams", "10", "adaptive windows leave weaker seams beyond the training size (Fig. 4)",
+          "adaptive", "fixed", "seam", -1),
+    Claim("sizes", "10", "and a better picture there (section 3.2)", "adaptive", "fixed", "psnr", +1),
+    Claim("many steps, texture", "03", "many steps draw what one step of the same model blurs (section 1)",
+          "teacher@64", "teacher@1", "texture", -1, stands_in=True),
+    Claim("one step enough", "03", "one step after distillation is as faithful as 64 (section 3.3; ours: 1 dB)",
+          "distilled", "teacher@64", "psnr", 0, margin=1.0),
+    Claim("rpgan, texture", "11", "RpGAN with R2 instead of the non-saturating loss: better LPIPS, DISTS (Table 3)",
+          "rpgan", "apt", "texture", -1, stands_in=True),
+    Claim("rpgan, psnr", "11", "... at equal PSNR (22.55 and 22.56 dB)", "rpgan", "apt", "psnr", 0, EQUAL_PSNR),
+    Claim("l1, psnr", "11", "adding L1 raises PSNR (by 0.35 dB)", "+l1", "rpgan", "psnr", +1),
+    Claim("l1, texture", "11", "... and lowers LPIPS and DISTS", "+l1", "rpgan", "texture", -1, stands_in=True),
+    Claim("fm, texture", "11", "feature matching lowers LPIPS and DISTS", "+fm", "+l1", "texture", -1, stands_in=True),
+    Claim("fm, psnr", "11", "... at equal PSNR (22.91 and 22.91 dB)", "+fm", "+l1", "psnr", 0, EQUAL_PSNR),
+    Claim("start, psnr", "11", "starting from the distilled model raises PSNR (by 1.05 dB)", "full", "+fm", "psnr", +1),
+    Claim("start, texture", "11", "... and makes DISTS slightly worse (0.092 to 0.097)",
+          "full", "+fm", "texture", +1, stands_in=True),
+    Claim("start, equal compute", "12", "the same, with the distillation's cost given to the other arm (ours)",
+          "full", "+fm, longer", "psnr", +1),
+    Claim("distilled alone", "12", "distillation alone is worse than with adversarial training (Table 5)",
+          "final", "distilled", "texture", -1, stands_in=True),
+    Claim("consistency", "12", "progressive distillation is the better way to one step (section 3.3 chooses it)",
+          "progressive", "consistency", "texture", -1, stands_in=True),
+    Claim("long chain", "12", "from 64 steps rather than from few (section 3.3 has six halvings)",
+          "progressive", "short chain", "texture", -1, stands_in=True),
+    Claim("weights, texture", "13", "weights of 0.1 instead of 1 for L1 and matching look better (section 4.1)",
+          "final", "full", "texture", -1, stands_in=True),
+    Claim("weights, psnr", "13", "... and cost fidelity", "final", "full", "psnr", -1),
+    Claim("growing, flicker", "14", "growing clips after pictures (section 3.3): no more flicker than clips throughout",
+          "growing", "clips", "flicker", 0, margin=0.005, frames=5),
+    Claim("growing, texture", "14", "... and better single frames", "growing", "clips", "texture", -1, stands_in=True),
+)  # fmt: skip
+
+UNTESTABLE = {
+    "collapse": "training without R2 collapses (section 3.3). Collapse would be a mean logit gap below 1e-4 or above "
+    "20 over 100 steps, looked for in runs 5 times as long as the arms'; notebook 04 tests it in the plane",
+    "mixed sizes": "training on mixed sizes makes rotary positions robust (section 3.2); all crops here have one size",
+    "growing to 100 frames": "the paper's clips grow to about 100 frames; those of notebook 14 have 5",
+}
+
+
+class Judged(NamedTuple):
+    """A claim with its numbers; `p` is Holm's adjusted p-value of the verdict, nan where there is none."""
+
+    claim: Claim
+    found: Interval
+    p: float
+    verdict: str  # held, reversed, undecided, not testable, not run
+
+
+def of_notebook(number: str, arms: Sequence[str] | None = None) -> list[Claim]:
+    """The claims that a notebook measures; with `arms` those whose two arms are among them."""
+    return [c for c in CLAIMS if c.notebook == number and (arms is None or {c.left, c.right} <= set(arms))]
+
+
+def judge(claim: Claim, values: Sequence[float], profile: str) -> Judged:
+    """One claim alone: its differences, one for each seed."""
+    return judge_all({claim.id: values}, profile, (claim,))[0]
+
+
+def judge_all(values: Mapping[str, Sequence[float]], profile: str, claims: Sequence[Claim] = CLAIMS) -> list[Judged]:
+    """All claims at once: a verdict needs a p-value below 0.05 after Holm's correction for those that could be tested.
+
+    Args:
+        values: by the id of the claim, one difference for each seed. A claim that is missing was not run.
+    """
+    testable = {
+        claim.id: _p_values(claim, values[claim.id])
+        for claim in claims
+        if profile != "smoke" and len(values.get(claim.id, ())) >= SEEDS_FOR_A_VERDICT
+    }
+    decisive = holm({name: min(sides) for name, sides in testable.items()})
+    found = []
+    for claim in claims:
+        if claim.id not in values:
+            found.append(Judged(claim, Interval(nan, nan, nan, 0), nan, "not run"))
+        elif claim.id not in testable:
+            found.append(Judged(claim, interval(values[claim.id]), nan, "not testable"))
+        else:
+            held, against = testable[claim.id]
+            word = "undecided" if decisive[claim.id] >= LEVEL else "held" if held < against else "reversed"
+            found.append(Judged(claim, interval(values[claim.id]), decisive[claim.id], word))
+    return found
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p-values: the chance of one wrong verdict in the whole table stays below the level."""
+    adjusted, highest = {}, 0.0
+    for place, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p))
+        adjusted[name] = highest
+    return adjusted
+
+
+def _p_values(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
+    """For the claim and for its reverse, each two-sided by Student's t: the smaller one decides.
+
+    Equality is held if the mean is below the upper margin and above the lower one (two one-sided tests), reversed if it
+    is beyond one of them.
+    """
+    if claim.predicted:
+        p = _above(values, 0.0)
+        sides = (p, 1 - p) if claim.predicted > 0 else (1 - p, p)
+        return min(1.0, 2 * sides[0]), min(1.0, 2 * sides[1])
+    above_low, above_high = _above(values, -claim.margin), _above(values, claim.margin)
+    return max(above_low, 1 - above_high), min(1.0, 2 * min(1 - above_low, above_high))
+
+
+def _above(values: Sequence[float], limit: float) -> float:
+    """The p-value of "the mean lies above the limit", one-sided."""
+    from scipy.stats import t
+
+    spread = float(np.std(values, ddof=1)) / sqrt(len(values))
+    distance = float(np.mean(values)) - limit
+    if not spread:
+        return 0.0 if distance > 0 else 1.0
+    return float(t.sf(distance / spread, len(values) - 1))
+
+
+class Report(NamedTuple):
+    """What a notebook found, from the results.json of its report."""
+
+    notebook: str
+    folder: Path
+    results: dict[str, Any]
+
+    @property
+    def values(self) -> dict[str, list[float]]:
+        """By the id of each claim that it measured: one difference for each seed."""
+        return self.results["metrics"].get("claims", {})
+
+
+def finished_reports(reports: Path, profile: str) -> list[Report]:
+    """The finished reports of a profile by notebook: published ones, and those of this checkout that are not."""
+    found = {}
+    for folder in [*reports.glob(f"[0-9]*__{profile}"), *reports.glob(f"published/[0-9]*__{profile}")]:
+        path = folder / "results.json"
+        results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if results.get("state") == "ok":
+            found[results["notebook"]] = Report(results["notebook"], folder, results)
+    return [found[name] for name in sorted(found)]
+
+
+def as_text(judged: Sequence[Judged]) -> str:
+    """A line for each claim: verdict, what was measured, mean with its interval, what was expected."""
+    return "\n".join(
+        f"{one.verdict + (' (stand-in)' if one.claim.stands_in else ''):24} {one.claim.measured:42} "
+        f"{'' if one.verdict == 'not run' else one.found}  (expected {one.claim.expected})"
+        for one in judged
+    )

@@ -1,0 +1,291 @@
+"""The recipe study: one-step restorers made in different ways from the same bundled models, of notebooks 11 to 14.
+
+An arm is a way of making one; `ARMS` names them. With one seed all arms see the same pairs in the same order, begin
+with the same discriminator and are tested on the same crops. Seeds draw other pairs, discriminators and crops; the
+teacher and the distilled model that arms start from are always the bundled ones.
+"""
+
+import base64
+import copy
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+from seedvr2_lab.console import InputError
+from seedvr2_lab.lab.arms import CHECKOUT, kept
+from seedvr2_lab.lab.window_study import encode_picture
+from seedvr2_lab.model.discriminator import Discriminator
+from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.weights import Generator, load_generator
+from seedvr2_lab.training import losses
+from seedvr2_lab.training.adversarial import Feed, adversarial_players, growing, mixed
+from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss
+from seedvr2_lab.training.loop import TrainConfig, train, train_players
+from seedvr2_lab.training.losses import AdversarialLosses
+from seedvr2_lab.training.pairs import Pairs, encode_pairs, weights_hash
+from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP
+from seedvr2_lab.training.validation import METERS, Crops, crops_of, mean_figures
+
+Phases = tuple[tuple[float, tuple[tuple[int, int], ...]], ...]  # from this share of the steps on: (clips, frames), ...
+
+PRESETS = ("light", "paper")
+VIEWS = 3  # test crops that are kept as pictures
+PICTURES: Phases = ((0.0, ((4, 1),)),)
+# As many latent frames a step everywhere: a clip of 5 frames has 3, a picture 1.
+GROWING: Phases = ((0.0, ((3, 1),)), (0.5, ((1, 5),)))
+CLIPS: Phases = ((0.0, ((1, 5),)),)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How a one-step restorer is made.
+
+    Attributes:
+        way: "as it is" takes the start with one step and trains nothing.
+        start: a bundled model.
+        losses: of the adversarial way.
+        blocks: of the discriminator, counted from 1: where its heads read and features are matched; None: the paper's.
+        phases: what adversarial steps learn from.
+        chain: steps of the teacher that distillation starts with.
+        effort: times the steps of the profile.
+    """
+
+    way: Literal["as it is", "adversarial", "progressive", "consistency"]
+    start: Literal["teacher", "distilled"] = "teacher"
+    losses: AdversarialLosses | None = None
+    blocks: tuple[int, ...] | None = None
+    phases: Phases = PICTURES
+    chain: int = 64
+    effort: float = 1.0
+
+
+def _adversarial(name: str, **changes) -> Arm:
+    """An arm of Table 3, with the penalty of this latent space instead of the paper's."""
+    found = losses.ARMS[name]
+    weights = {key: LAPTOP.penalty * bool(getattr(found, key)) for key in ("r1", "r2")}
+    fields = {key: changes.pop(key) for key in ("l1", "feature_matching") if key in changes}
+    start = "distilled" if found.start == "progressive" else "teacher"
+    return replace(Arm("adversarial", start, replace(found, **weights, **fields)), **changes)
+
+
+ARMS = {
+    "teacher": Arm("as it is"),
+    "distilled": Arm("as it is", "distilled"),
+    # Table 3, column by column, and the released weights.
+    **{name: _adversarial(name) for name in losses.ARMS},
+    # What a discriminator looks at, of 8 blocks; the paper's 16, 26 and 36 of 36 are 4, 6 and 8 here.
+    "early blocks": _adversarial("+fm", blocks=(1, 2, 3)),
+    "last block": _adversarial("+fm", blocks=(8,)),
+    # Between `full` and `final`.
+    "weights 0.3": _adversarial("full", l1=0.3, feature_matching=0.3),
+    "weights 0": _adversarial("full", l1=0.0, feature_matching=0.0),
+    # 64 steps to 1, with as many training steps in all.
+    "progressive": Arm("progressive"),
+    "short chain": Arm("progressive", chain=8),
+    "consistency": Arm("consistency"),
+    # With the time of the distilled start on top: 865 s on a core where a step of the laptop profile takes 1.6 s.
+    "+fm, longer": _adversarial("+fm", effort=7.8),
+    "growing": _adversarial("final", phases=GROWING),
+    "clips": _adversarial("final", phases=CLIPS),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much a profile does for an arm and seed."""
+
+    steps: int
+    pools: tuple[tuple[int, int], ...]  # frames of a clip: training pairs
+    crop: int  # pixels, height and width of them
+    tests: tuple[tuple[int, int], ...]  # frames of a clip: test crops
+    distilled: int = 16  # pairs of a distillation step
+
+
+WORK = {
+    "smoke": Work(2, ((1, 8), (5, 4)), 64, ((1, 3), (5, 1)), distilled=2),
+    "laptop": Work(80, ((1, 1024), (5, 256)), 128, ((1, 24), (5, 8))),
+    "gpu": Work(5000, ((1, 16384), (5, 4096)), 128, ((1, 96), (5, 32))),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One arm with one seed, resolved: together with the bundled models, all that its numbers depend on."""
+
+    arm: Arm
+    work: Work
+    training: TrainConfig
+    device: str = "cpu"
+
+
+def study_settings(arm: str, seed: int, profile: str) -> Settings:
+    """The settings of an arm, a name of ARMS, in a profile."""
+    if arm not in ARMS:
+        raise InputError(f"there is no arm '{arm}': choose one of {', '.join(ARMS)}")
+    if profile not in WORK:
+        raise InputError(f"there is no profile '{profile}': choose one of {', '.join(WORK)}")
+    chosen, work = ARMS[arm], WORK[profile]
+    base = ADVERSARIAL if chosen.way == "adversarial" else DISTILL
+    steps = max(2, round(chosen.effort * work.steps))
+    training = replace(base, steps=steps, seed=seed, warmup=min(base.warmup, steps // 5), log_every=max(1, steps // 20))
+    return Settings(chosen, work, training, "cuda" if profile == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs: Path | None = None) -> dict[str, Any]:
+    """Make and test an arm, or read what an earlier run found. `folder` and `runs` as in `arms.kept`.
+
+    Returns:
+        "figures": by the number of frames, meter -> mean over the test crops; "log": rows of the training log;
+        "seconds" it took; "views": the first test pictures restored, PNGs in base64.
+    """
+    start = load_generator(settings.arm.start)
+    taught = load_generator("teacher")
+
+    def compute(checkpoints: Path) -> dict[str, Any]:
+        log = []
+        made = start._replace(steps=1, guidance=1.0)
+        if settings.arm.way != "as it is":
+            make = adversarial if settings.arm.way == "adversarial" else distilled
+            made, log = make(settings, made, taught, vae, checkpoints)
+        found, views = {}, []
+        for frames, _ in settings.work.tests:
+            crops = test_crops(vae, settings, frames)
+            clips = restored(made, vae, crops)
+            found[str(frames)] = figures_of(clips, crops)
+            if frames == 1:
+                views = [encode_picture(clip) for clip in clips[:VIEWS]]
+        return {"figures": found, "log": log, "seconds": sum(row["seconds"] for row in _ends(log)), "views": views}
+
+    models = {"start": weights_hash(start.dit), "teacher": weights_hash(taught.dit), "vae": weights_hash(vae)}
+    return kept({"study": "recipe", "arm": settings, "presets": PRESETS, **models}, compute, folder, runs)
+
+
+def run_bounds(settings: Settings, vae: VideoVAE, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Figures of what needs no training, on the same crops: the "bicubic" input and the original through the "VAE"."""
+
+    def compute(_: Path) -> dict[str, Any]:
+        found = {"bicubic": {}, "VAE": {}}
+        for frames, _ in settings.work.tests:
+            crops = test_crops(vae, settings, frames)
+            for name, latent in (("bicubic", crops.pairs.low_BCTHW), ("VAE", crops.pairs.high_BCTHW)):
+                found[name][str(frames)] = figures_of(vae.to_clips(latent).clamp(0, 1), crops)
+        return found
+
+    tested = {"tests": settings.work.tests, "seed": settings.training.seed, "presets": PRESETS}
+    return kept({"study": "recipe, bounds", **tested, "vae": weights_hash(vae)}, compute, folder)
+
+
+def adversarial(
+    settings: Settings, start: Generator, taught: Generator, vae: VideoVAE, checkpoints: Path
+) -> tuple[Generator, list[dict]]:
+    """A generator trained against a discriminator that begins as the teacher."""
+    arm, config = settings.arm, settings.training
+    made = start._replace(dit=copy.deepcopy(start.dit).requires_grad_(True), negative_text=None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        discriminator = Discriminator.from_teacher(taught.dit, arm.blocks)
+    text = made.text.to(settings.device)
+    players = adversarial_players(made.dit, discriminator, feed(settings, vae), text, arm.losses)
+    trained = train_players(players, config, checkpoints, settings.device)["generator"].cpu().eval()
+    return made._replace(dit=trained.requires_grad_(False)), _log(checkpoints)
+
+
+def distilled(
+    settings: Settings, start: Generator, taught: Generator, vae: VideoVAE, checkpoints: Path
+) -> tuple[Generator, list[dict]]:
+    """The teacher's many steps in one: by halvings that share the training steps, or by consistency at once."""
+    arm, config = settings.arm, settings.training
+    batches = [(training_pairs(vae, settings.work, 1), settings.work.distilled)]
+    made, steps, log = start, arm.chain, []
+    halvings = steps.bit_length() - 1
+    while steps > 1:
+        teacher = Teacher(copy.deepcopy(made.dit).to(settings.device).eval(), made.text.to(settings.device))
+        folder, student = checkpoints / f"{steps:02}", copy.deepcopy(made.dit).requires_grad_(True)
+        if arm.way == "progressive":
+            loss, share = halving_loss(teacher, steps, batches), replace(config, steps=max(1, config.steps // halvings))
+            share = replace(share, seed=100 * config.seed + steps)  # every halving sees pairs of its own
+            steps //= 2
+        else:
+            loss, share, steps = consistency_loss(teacher, steps, batches), config, 1
+        dit = train(student, loss, share, folder, settings.device).cpu().eval().requires_grad_(False)
+        made, log = made._replace(dit=dit), log + _log(folder)
+    return made, log
+
+
+def feed(settings: Settings, vae: VideoVAE) -> Feed:
+    phases = [
+        (
+            round(share * settings.training.steps),
+            mixed([(training_pairs(vae, settings.work, frames), n) for n, frames in batch], settings.device),
+        )
+        for share, batch in settings.arm.phases
+    ]
+    return growing(phases)
+
+
+@lru_cache(maxsize=4)
+def training_pairs(vae: VideoVAE, work: Work, frames: int) -> Pairs:
+    """The pool that all arms and seeds draw from; encoded once and kept among the runs of the checkout."""
+    count = dict(work.pools)[frames]
+    return encode_pairs(vae, count, frames, (work.crop, work.crop), folder=CHECKOUT / "runs" / "pairs", presets=PRESETS)
+
+
+@lru_cache(maxsize=4)
+def _test_crops(vae: VideoVAE, frames: int, count: int, seed: int) -> Crops:
+    return crops_of("evaluation", vae, PRESETS, frames, count, seed)
+
+
+def test_crops(vae: VideoVAE, settings: Settings, frames: int) -> Crops:
+    """The crops that all arms of a seed are tested on."""
+    return _test_crops(vae, frames, dict(settings.work.tests)[frames], settings.training.seed)
+
+
+@torch.inference_mode()
+def restored(made: Generator, vae: VideoVAE, crops: Crops) -> torch.Tensor:
+    """(B, 3, T, H, W) in [0, 1], from one call of the transformer for each clip."""
+    return vae.to_clips(made.restore(crops.pairs.low_BCTHW, crops.noise_BCTHW, steps=1)).clamp(0, 1)
+
+
+def views(runs: dict[str, Sequence[dict]], settings: Settings, vae: VideoVAE) -> dict[str, list[str]]:
+    """The test pictures that arms keep, as the first seed restored them, with "bicubic" and "original": by name, JPEGs
+    in base64, small enough for a report."""
+    crops = test_crops(vae, settings, 1)
+    given = vae.to_clips(crops.pairs.low_BCTHW[:VIEWS]).clamp(0, 1)
+    found = {"bicubic": [encode_picture(clip) for clip in given]}
+    found |= {arm: of_seeds[0]["views"] for arm, of_seeds in runs.items()}
+    found["original"] = [encode_picture(clip) for clip in crops.clips_BCTHW[:VIEWS]]
+    return {name: [_as_jpeg(text) for text in pictures] for name, pictures in found.items()}
+
+
+def _as_jpeg(text: str) -> str:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(text))).save(file, "JPEG", quality=92, subsampling=0)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def figures_of(clips_BCTHW: torch.Tensor, crops: Crops) -> dict[str, float]:
+    """The meters' means over crops; with flicker where there is more than one frame."""
+    meters = (*METERS, "flicker") if clips_BCTHW.shape[2] > 1 else METERS
+    return mean_figures(clips_BCTHW, crops.clips_BCTHW, meters)
+
+
+def difference(runs: dict[str, Sequence[dict]], left: str, right: str, meter: str, frames: int = 1) -> list[float]:
+    """`left` - `right` in a meter, one number for each seed."""
+    pairs = zip(runs[left], runs[right], strict=True)
+    return [a["figures"][str(frames)][meter] - b["figures"][str(frames)][meter] for a, b in pairs]
+
+
+def _log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def _ends(log: list[dict]) -> list[dict]:
+    """The last row of each training in a log of several."""
+    return [row for row, after in zip(log, [*log[1:], {"step": 0}], strict=False) if after["step"] <= row["step"]]

@@ -1,0 +1,85 @@
+"""The table of claims and its verdicts: against known distributions and a second implementation."""
+
+from math import isnan
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from seedvr2_lab.lab import claims
+from seedvr2_lab.lab.claims import CLAIMS, Claim, as_text, holm, judge, judge_all, of_notebook
+from seedvr2_lab.lab.recipe_study import ARMS
+
+MORE = Claim("more", "99", "left is more", "a", "b", "psnr", +1)
+EQUAL = Claim("equal", "99", "both are equal", "a", "b", "psnr", 0, margin=0.1)
+
+
+@pytest.mark.parametrize(
+    ("claim", "values", "verdict"),
+    [
+        (MORE, [0.5, 0.6, 0.4, 0.5, 0.55], "held"),
+        (MORE, [-0.5, -0.6, -0.4, -0.5, -0.55], "reversed"),
+        (MORE, [0.5, -0.6, 0.4, -0.5, 0.1], "undecided"),
+        (MORE, [0.5, 0.5], "not testable"),
+        (EQUAL, [0.01, -0.02, 0.0, 0.02, 0.01], "held"),
+        (EQUAL, [0.3, 0.32, 0.29, 0.31, 0.3], "reversed"),
+        (EQUAL, [-0.3, -0.32, -0.29, -0.31, -0.3], "reversed"),
+        (EQUAL, [0.3, -0.3, 0.2, -0.2, 0.0], "undecided"),  # too noisy to say that they are equal
+        (EQUAL, [0.0] * 5, "held"),
+    ],
+)
+def test_one_claim(claim, values, verdict):
+    assert judge(claim, values, "laptop").verdict == verdict
+    assert judge(claim, values, "smoke").verdict == "not testable"
+
+
+def test_p_values_are_those_of_the_paired_t_test():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        values = random.normal(0.3, 1, 5)
+        held, against = claims._p_values(MORE, values)
+        assert min(held, against) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+        equal, _ = claims._p_values(EQUAL, values)
+        sides = [
+            stats.ttest_1samp(values, limit, alternative=side).pvalue
+            for limit, side in ((-EQUAL.margin, "greater"), (EQUAL.margin, "less"))
+        ]
+        assert equal == pytest.approx(max(sides))
+
+
+def test_holm_against_its_definition():
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.5})
+    assert adjusted == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.5})
+
+
+def test_a_table_of_noise_gives_a_wrong_verdict_in_at_most_one_of_twenty():
+    random = np.random.default_rng(0)
+    several = [Claim(str(i), "99", "", "a", "b", "psnr", +1) for i in range(15)]
+    tables = (judge_all({c.id: random.normal(size=5) for c in several}, "laptop", several) for _ in range(400))
+    wrong = sum(any(one.verdict != "undecided" for one in table) for table in tables)
+    assert wrong / 400 < 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5
+
+
+def test_more_claims_make_each_verdict_harder():
+    values = [0.5, 0.7, 0.2, 0.6, 0.4]
+    alone = judge(MORE, values, "laptop")
+    others = [Claim(str(i), "99", "", "a", "b", "psnr", +1) for i in range(40)]
+    random = np.random.default_rng(0)
+    noise = {c.id: random.normal(size=5) for c in others}
+    together = judge_all({"more": values} | noise, "laptop", [MORE, *others])[0]
+    assert alone.verdict == "held" and together.verdict == "undecided" and together.p > alone.p
+
+
+def test_what_was_not_run_is_said():
+    found = judge_all({}, "laptop")
+    assert {one.verdict for one in found} == {"not run"} and all(isnan(one.p) for one in found)
+    assert len(as_text(found).splitlines()) == len(CLAIMS)
+
+
+def test_the_table_names_arms_that_exist_once():
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    for number in ("11", "12", "13", "14"):
+        assert of_notebook(number)
+        for claim in of_notebook(number):
+            assert {claim.left, claim.right} <= set(ARMS) and claim.paper and (claim.predicted or claim.margin)
+    assert of_notebook("11", ["rpgan", "apt"]) == [c for c in CLAIMS if c.id.startswith("rpgan")]
