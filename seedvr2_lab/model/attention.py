@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby
 from math import prod, sqrt
 from typing import Literal
 
@@ -80,17 +80,16 @@ def window_plan(
         text = torch.arange(text_start, text_start + length)
         for window in clip_windows:
             video = tokens_THW[window].flatten()
-            groups[len(video) + length].append(torch.cat([video, text]))
+            groups[len(video) + length].append((torch.cat([video, text]), length))
         video_start, text_start = video_start + prod(grid), text_start + length
 
-    gather_R = torch.cat([rows for group in groups.values() for rows in group])
+    gather_R = torch.cat([rows for group in groups.values() for rows, _ in group])
     order = gather_R.argsort(stable=True)  # a video token has one row; a text token has neighbours, one per window
     packed = video_start
     counts = [(len(clip_windows), length) for clip_windows, length in zip(windows, text_lengths, strict=True)]
     runs = tuple((sum(length for _, length in run), count) for count, run in groupby(counts, key=lambda pair: pair[0]))
 
     starts = torch.tensor([0, *(length for length, group in groups.items() for _ in group)]).cumsum(0)
-    text_places = order[packed:].sort().values
     clips = list(zip(grids, text_lengths, windows, strict=True))
     alike = len(set(zip(grids, text_lengths, strict=True))) == 1
     video_at = [_clip_positions(*clip, rope) for clip in clips[: 1 if alike else None]]
@@ -108,8 +107,8 @@ def window_plan(
         varlen=_has_varlen(device),
         video_rows_P=order[:packed].to(device),
         text_rows=order[packed:].to(device),
-        text_places=text_places.to(device),
-        text_before=tuple(torch.searchsorted(text_places, starts).tolist()),
+        text_places=order[packed:].sort().values.to(device),
+        text_before=(0, *accumulate(length for group in groups.values() for _, length in group)),
         text_runs=runs,
     )
 
