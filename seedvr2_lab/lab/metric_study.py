@@ -228,7 +228,8 @@ def damage_map(table: Mapping[str, Mapping[str, float]], limit: float, label: st
     image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     for place, value in np.ndenumerate(values):
         color = "white" if abs(value) > 0.6 * limit else "black"
-        axes.text(*place[::-1], f"{value:+.1f}".replace("-", "−"), ha="center", va="center", size=9, color=color)
+        text = f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")  # + 0.0: no -0.0
+        axes.text(*place[::-1], text, ha="center", va="center", size=9, color=color)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
     axes.grid(False)
