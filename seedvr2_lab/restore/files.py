@@ -33,6 +33,7 @@ class Summary:
         total_seconds: from the call to its end; in a dry run, what the rest would take.
         needed_bytes: the estimate of the memory beyond the models, of the clip that needs most.
         peak_bytes: the most that the process (on a GPU: its tensors) has held so far.
+        held_bytes: the same during each phase that computes; empty where the system does not tell.
     """
 
     clips: int = 0
@@ -45,6 +46,7 @@ class Summary:
     total_seconds: float = 0.0
     needed_bytes: int = 0
     peak_bytes: int = 0
+    held_bytes: dict[str, int] = field(default_factory=dict)
 
 
 def restore(
@@ -122,16 +124,17 @@ def restore(
         if cancelled():
             raise Cancelled
 
+    before = memory.peak(restorer.device)  # a GPU's counter starts again with each phase
     with progress((), "restore", total=total, unit="frame") as bar:
         advance = _Progress(total, bar, on_progress)
         for task in tasks:
             check()
             task.target.parent.mkdir(exist_ok=True)  # a folder of results
-            summary.frames += run(task, restorer, how, summary.seconds, check, advance)
+            summary.frames += run(task, restorer, how, summary.seconds, summary.held_bytes, check, advance)
             summary.clips += 1
             summary.height, summary.width = task.size
     summary.total_seconds = time.perf_counter() - began
-    summary.peak_bytes = memory.peak(restorer.device)
+    summary.peak_bytes = max(before, memory.peak(restorer.device), *summary.held_bytes.values())
     return summary
 
 

@@ -18,20 +18,29 @@ from seedvr2_lab.restore.restorer import Check, Restorer
 from seedvr2_lab.restore.settings import Settings
 from seedvr2_lab.restore.tasks import Task
 from seedvr2_lab.restore.threads import Behind, reading
+from seedvr2_lab.restore.watch import Watch
 
 PHASES = {"resized": "resize", "condition": "encode", "latent": "generate", "decoded": "decode"}  # by their result
 WAITING = 2  # runs of frames that may wait for the writer
 
 Seconds = dict[str, float]
+Held = dict[str, int]
 
 
 def run(
-    task: Task, restorer: Restorer, settings: Settings, seconds: Seconds, check: Check, advance: Callable[..., None]
+    task: Task,
+    restorer: Restorer,
+    settings: Settings,
+    seconds: Seconds,
+    held: Held,
+    check: Check,
+    advance: Callable[..., None],
 ) -> int:
     """Restore one clip.
 
     Args:
         seconds: by phase, added to. Reading and writing run beside the others.
+        held: by phase, the most bytes so far, raised.
         check: called between calls of the networks; raises to stop.
         advance: told how many frames were finished since it was last called, with kept=True if by a run before.
 
@@ -69,7 +78,14 @@ def run(
         if kept < len(task.places):
             behind = stack.enter_context(Behind(keep_and_write, WAITING))
             ahead = stack.enter_context(reading(task.reader.frames(task.places.start + first, task.places.stop), chunk))
-            for frames_TCHW, times in _restored(ahead, restorer, task.size, settings, first, seconds, check):
+            watch = stack.enter_context(Watch(restorer.device))
+
+            def note(phase: str, spent: float) -> None:
+                seconds[phase] += spent
+                if most := watch.lap():
+                    held[phase] = max(held.get(phase, 0), most)
+
+            for frames_TCHW, times in _restored(ahead, restorer, task.size, settings, first, note, check):
                 skipped = min(len(times), max(0, kept - first))
                 first += skipped
                 if skipped < len(times):
@@ -89,10 +105,10 @@ def _restored(
     size: tuple[int, int],
     settings: Settings,
     first: int,
-    seconds: Seconds,
+    note: Callable[[str, float], None],
     check: Check,
 ) -> Iterator[tuple[Tensor, list[Fraction]]]:
-    """Runs of restored frames (T, 3, H, W) with their times."""
+    """Runs of restored frames (T, 3, H, W) with their times; `note` is told of each phase and its seconds."""
     times: deque[Fraction] = deque()
     clock = time.perf_counter()
 
@@ -101,7 +117,7 @@ def _restored(
         if torch.device(restorer.device).type == "cuda":
             torch.cuda.synchronize(restorer.device)
         now = time.perf_counter()
-        seconds[phase] += now - clock
+        note(phase, now - clock)
         clock = now
 
     def low() -> Iterator[Tensor]:

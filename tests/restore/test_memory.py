@@ -3,8 +3,10 @@
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from seedvr2_lab.console import InputError
 from seedvr2_lab.restore import Settings, memory, restore
 from seedvr2_lab.restore.restorer import Restorer
+from seedvr2_lab.restore.watch import STATM, Watch
 
 PEAK = """
 import re, sys
@@ -126,3 +129,25 @@ def test_the_room_that_control_groups_leave(tmp_path, line, files, room):
             (path.parent / "memory.stat").write_text("anon 1\n")
     (tmp_path / "own").write_text(line + "\n")
     assert memory._control_group(tmp_path / "groups", tmp_path / "own") == room
+
+
+on_linux = pytest.mark.skipif(not STATM.exists(), reason="elsewhere only the highest value of a process's life is told")
+
+
+@on_linux
+def test_what_is_held_during_a_phase_is_seen_after_it_is_freed():
+    with Watch("cpu") as watch:
+        before = watch.lap()
+        block = np.ones(200_000_000, np.uint8)
+        time.sleep(0.1)  # for a few looks
+        del block
+        most, after = watch.lap(), watch.lap()
+    assert 150e6 < most - before < 250e6 and after < most - 150e6
+    assert watch.lap() == 0 and not watch._thread.is_alive()
+
+
+@on_linux
+def test_the_summary_tells_what_each_phase_held(restorer, video, tmp_path):
+    summary = restore(video(5, 24, 32), tmp_path / "out.mp4", scale=1, model=restorer)
+    assert {"encode", "generate", "decode", "color"} <= set(summary.held_bytes)
+    assert 0 < max(summary.held_bytes.values()) <= summary.peak_bytes
