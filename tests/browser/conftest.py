@@ -1,4 +1,7 @@
-"""A real JupyterLab on loopback and a headless Chromium in front of it; everything here skips without them."""
+"""A real Jupyter server on loopback and a headless Chromium in front of it; everything here skips without them.
+
+The server shows a notebook in two pages, JupyterLab's and Notebook 7's.
+"""
 
 import json
 import os
@@ -19,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WINDOW = {"width": 1280, "height": 800}
+PAGES = {"lab": "lab/tree", "notebook": "notebooks"}  # of the server, JupyterLab's and Notebook 7's
 SETTLE = 60_000  # milliseconds that anything may take on a busy machine
 
 
@@ -36,7 +40,7 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def lab(chromium, tmp_path_factory):
-    """(folder that the server shows, function from a notebook's name to its address)"""
+    """(folder that the server shows, function from a notebook's name and a key of `PAGES` to its address)"""
     folder, settings = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("settings")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -50,6 +54,7 @@ def lab(chromium, tmp_path_factory):
     options = [
         f"--ServerApp.root_dir={folder}", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--no-browser",
         "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}", "--allow-root", "--expose-app-in-browser",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=",
     ]  # fmt: skip
     with open(settings / "log", "wb") as log:
@@ -67,7 +72,7 @@ def lab(chromium, tmp_path_factory):
                 server.kill()
                 pytest.fail(f"JupyterLab did not start: {(settings / 'log').read_text()[-2000:]}")
             time.sleep(0.2)
-    yield folder, lambda name: f"{address}/lab/tree/{name}?reset&token={token}"
+    yield folder, lambda name, page: f"{address}/{PAGES[page]}/{name}?reset&token={token}"
     server.send_signal(signal.SIGINT)
     server.send_signal(signal.SIGINT)  # the second one answers "really?"
     try:
@@ -78,28 +83,49 @@ def lab(chromium, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def open_notebook(chromium, lab):
-    """open_notebook(file) -> a page that shows it, its kernel idle. Nothing may be asked of another machine."""
+    """open_notebook(file, kind="lab") -> a page of that kind that shows it, its kernel idle. Nothing may be asked of
+    another machine."""
     folder, address = lab
     contexts, foreign = [], []
 
-    def start(notebook: Path):
-        shutil.copy(notebook, folder / notebook.name)
+    def start(notebook: Path, kind: str = "lab"):
+        if kind == "notebook":
+            pytest.importorskip("notebook", reason="Notebook 7 is not installed")
+        name = f"{notebook.stem}_{kind}.ipynb"  # a kernel of its own
+        shutil.copy(notebook, folder / name)
         context = chromium.new_context(viewport=WINDOW, reduced_motion="reduce")
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(SETTLE)
         page.on("request", lambda request: foreign.append(request.url) if not local(request.url) else None)
-        page.goto(address(notebook.name))
-        idle = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-        page.wait_for_function(idle)
+        page.goto(address(name, kind))
+        wait_until_idle(page)
         page.evaluate("window.jupyterapp.shell.collapseLeft()")
         page.evaluate("window.jupyterapp.shell.collapseRight()")
         return page
 
     yield start
     for context in contexts:
+        context.pages[0].evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         context.close()
     assert foreign == [], "something was asked of another machine"
+
+
+def run_all(page) -> None:
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def wait_until_idle(page) -> None:
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+
+
+def scroll_to(page, selector: str) -> None:
+    """Bring the output that holds this element into the middle."""
+    page.evaluate(
+        "(selector) => document.querySelector(selector).closest('.jp-OutputArea').scrollIntoView({block: 'center'})",
+        selector,
+    )
+    page.wait_for_timeout(400)
 
 
 def local(url: str) -> bool:

@@ -1,34 +1,32 @@
-"""The window inspector in JupyterLab: controls, hover, arrow keys, light and dark."""
+"""The window inspector in JupyterLab and Notebook 7: controls, hover, arrow keys, light and dark."""
 
 import nbformat
 import pytest
 
-from .conftest import ROOT, screenshot, set_theme
+from .conftest import PAGES, ROOT, run_all, screenshot, scroll_to, set_theme, wait_until_idle
 
 NOTEBOOK = ROOT / "notebooks" / "01_windows_and_attention.ipynb"
 
 
-@pytest.fixture(scope="module")
-def page(open_notebook, tmp_path_factory):
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, open_notebook, tmp_path_factory):
     """The notebook up to the inspector's static twin."""
     notebook = nbformat.read(NOTEBOOK, 4)
     twin = next(i for i, cell in enumerate(notebook.cells) if "figure = stamp(windows_picture(" in cell.source)
     notebook.cells = [cell for cell in notebook.cells[: twin + 1] if cell.cell_type == "code"]
     path = tmp_path_factory.mktemp("inspector") / "inspector.ipynb"
     nbformat.write(notebook, path)
-    page = open_notebook(path)
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page = open_notebook(path, request.param)
+    run_all(page)
     page.locator(".svl-inspector .svl-window").first.wait_for()
-    page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    wait_until_idle(page)
     show(page)
+    page.kind = request.param
     return page
 
 
 def show(page) -> None:
-    page.evaluate(
-        "document.querySelector('.svl-inspector').closest('.jp-OutputArea').scrollIntoView({block: 'center'})"
-    )
-    page.wait_for_timeout(400)
+    scroll_to(page, ".svl-inspector")
 
 
 def windows(page, count: int):
@@ -41,7 +39,7 @@ def windows_follow_the_controls(page):
     for theme in ("Light", "Dark"):
         set_theme(page, theme)
         show(page)
-        screenshot(page, f"inspector_{theme.lower()}")
+        screenshot(page, f"inspector_{theme.lower()}_{page.kind}")
     set_theme(page, "Light")
     page.get_by_label("Layers", exact=True).select_option("odd: shifted")
     windows(page, 16)
@@ -65,7 +63,7 @@ def hover_tells_the_extent_and_marks_the_column(page):
     ).wait_for()
     assert page.locator(".svl-inspector .svl-window.on").count() == 1
     assert page.locator(".svl-inspector .svl-column.on").count() == 1
-    screenshot(page, "inspector_hover")
+    screenshot(page, f"inspector_hover_{page.kind}")
 
 
 def arrows_walk_over_the_windows(page):
@@ -76,6 +74,13 @@ def arrows_walk_over_the_windows(page):
     page.keyboard.press("ArrowDown")
     page.locator(".svl-inspector [role=status]", has_text="rows 15–29, columns 27–53").wait_for()
     assert "on" in page.evaluate("document.activeElement.getAttribute('class')")
+    screenshot(page, f"inspector_focus_{page.kind}")
+    page.get_by_label("Layers", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    windows(page, 16)
+    page.locator(".svl-inspector .svl-window[tabindex='0']").focus()
+    page.keyboard.press("Shift+Tab")  # back to the controls above
+    assert page.evaluate("document.activeElement.className").startswith("widget-readout")
 
 
 def test_the_inspector(page):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from html import escape
 
 import numpy as np
 import pytest
@@ -21,6 +22,10 @@ def jpeg(level):
     file = io.BytesIO()
     Image.fromarray(np.full((24, 24, 3), level, np.uint8)).save(file, "JPEG")
     return base64.b64encode(file.getvalue()).decode()
+
+
+def picture_of(widget):
+    return Image.open(io.BytesIO(base64.b64decode(widget.value.partition("base64,")[2].partition('"')[0])))
 
 
 def results(notebook, seeds=5, state="ok"):
@@ -74,8 +79,26 @@ def test_a_claim_brings_its_arms_and_meters(explorer):
     explorer.claim.value = "fm, texture"
     assert explorer.plot.value != before and "reversed (stand-in)" in explorer.text.value
     explorer.claim.value = "seams"
-    assert "not run" in explorer.text.value
+    assert "not run" in explorer.text.value and "no arms of notebook 10" in explorer.message.value
+    assert explorer.plot.layout.display == explorer.crops.layout.display == "none"  # those of another claim mislead
+    explorer.arms.value = ("apt", "full")
+    assert not explorer.message.value and explorer.plot.layout.display == explorer.crops.layout.display == ""
     assert [name for _, name in explorer.claim.options] == [claim.id for claim in CLAIMS]
+
+
+def test_it_begins_with_a_claim_that_can_be_shown(explorer):
+    assert explorer.claim.value == of_notebook("11", ARMS)[0].id and not explorer.message.value
+    assert picture_of(explorer.plot).width > 400
+
+
+def test_a_report_of_another_make_is_one_line(folder):
+    reports = finished_reports(folder, "laptop")
+    del reports[1].results["metrics"]["figures"]["full"][0]["1"]["psnr"]
+    explorer = ClaimExplorer(reports, "laptop")
+    explorer.arms.value, explorer.meters.value = ("full",), ("psnr",)
+    assert "11_ablate_losses cannot be shown: KeyError" in explorer.message.value
+    explorer.arms.value = ("apt",)
+    assert not explorer.message.value
 
 
 def test_every_control_changes_the_pictures(explorer):
@@ -86,10 +109,11 @@ def test_every_control_changes_the_pictures(explorer):
     ):
         before = explorer.plot.value
         control.value = value
-        assert explorer.plot.value != before and Image.open(io.BytesIO(explorer.plot.value)).width > 400
+        assert explorer.plot.value != before and picture_of(explorer.plot).width > 400
     before = explorer.crops.value
     explorer.crop.value = 1
     assert explorer.crops.value != before
+    assert 'alt="texture of apt, full' in explorer.plot.value and 'alt="crop 1' in explorer.crops.value
 
 
 def test_empty_choices_are_said_and_mended(explorer):
@@ -106,10 +130,10 @@ def test_empty_choices_are_said_and_mended(explorer):
 
 def test_without_reports_it_says_what_to_run():
     explorer = ClaimExplorer([], "laptop")
-    assert explorer.message.value == EMPTY.replace("'", "&#x27;")
+    assert escape(EMPTY) in explorer.message.value
     explorer.claim.value = "l1, psnr"
     explorer.arms.value = ()
-    assert explorer.plot.value == b""
+    assert explorer.plot.value == ""
 
 
 def test_figures_show_what_they_are_given(folder):

@@ -1,8 +1,12 @@
 """The widgets without a browser: every control is driven through its traits, every state is read back."""
 
+import re
 import time
 from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -17,7 +21,9 @@ from seedvr2_lab.media.video import VideoReader
 from seedvr2_lab.media.video_writer import VideoWriter
 from seedvr2_lab.metrics import psnr
 from seedvr2_lab.model.windows import partition
+from seedvr2_lab.restore.watch import STATM
 
+ROOT = Path(__file__).parents[2]
 PICTURE = np.random.default_rng(0).random((60, 90, 3))
 
 
@@ -53,6 +59,8 @@ def test_a_restoration_from_controls_to_saved_file(tmp_path):
     assert all(decoded(jpeg).shape == (64, 96, 3) for each in widget.compare.versions for jpeg in each["frames"])
     for phase in ("encode", "decode", "memory"):  # what takes next to no time is not shown
         assert phase in widget.details.value
+    held = {phase: memory for phase, _, memory in pipeline.render_timing(widget.result)}
+    assert held["decode"].endswith("GiB") == STATM.exists() and held["in all"].endswith("GiB")
 
     widget.save_as.value = str(tmp_path / "restored.mp4")
     widget.save_button.click()
@@ -101,9 +109,9 @@ def test_every_control_reaches_the_choices():
         getattr(widget, name).value = value
     widget.color.value, widget.clip.value = "none", "flower"
     assert widget.choices() == Choices("flower", color="none", **wanted)
-    assert widget._file_row.layout.display == "none" and widget._sliders.layout.display == ""
+    assert widget._file_row.layout.display == "none" and widget.blur.layout.display == ""
     widget.clip.value, widget.degradation.value = demo.FILE, AS_IT_IS
-    assert widget._file_row.layout.display == "" and widget._sliders.layout.display == "none"
+    assert widget._file_row.layout.display == "" and widget.blur.layout.display == "none"
     assert widget.shrink.layout.display == "none"
     for kind in (BY_HAND, *PRESETS):
         widget.degradation.value = kind
@@ -270,3 +278,12 @@ def test_the_inspectors_static_twin_draws_the_same_windows():
     left, right = figure.axes
     assert len(left.patches) == len(state["windows"])
     assert [bar.get_height() for bar in right.patches] == [count for *_, count in state["columns"]]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem)
+def test_a_figure_follows_every_widget(path):
+    """Reports and viewers run no widgets."""
+    sources = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    for source, following in pairwise(sources):
+        if re.search(r"\b(RestoreDemo|WindowInspector|ClaimExplorer)\(", source):
+            assert following.splitlines()[-1] == "figure" or "display(render_" in following

@@ -51,9 +51,10 @@ function render({ model, el }) {
   hint.className = "svl-hint";
   hint.textContent =
     "Keys on the picture: ← → divider · , . frame · space play · + − zoom · shift with arrows moves the part seen · d difference";
-  el.append(
-    bar(leftLabel, rightLabel, viewLabel, zoomLabel), canvas, bar(play, frameLabel, dividerLabel), hint, table,
-  );
+  const pair = document.createElement("div");
+  pair.className = "svl-pair";
+  pair.append(canvas, table);
+  el.append(bar(leftLabel, rightLabel, viewLabel, zoomLabel), pair, bar(play, frameLabel, dividerLabel), hint);
 
   const bitmaps = new Map();
   let asked = 0, timer = null;
@@ -141,16 +142,20 @@ function render({ model, el }) {
     const labels = model.get("labels"), at = Math.min(model.get("frame"), count() - 1);
     const row = (cells, tag) => {
       const tr = document.createElement("tr");
-      tr.append(...cells.map((text) => Object.assign(document.createElement(tag), { textContent: text })));
+      tr.append(...cells.map((text, i) => Object.assign(document.createElement(i ? tag : "th"), { textContent: text })));
       return tr;
     };
     const digits = { psnr: 2 };
     const text = (values, key) => (values[key] == null ? "–" : values[key].toFixed(digits[key] ?? 3));
-    const ofFrame = Object.keys(measured[0].frame_scores[0]), ofClip = Object.keys(measured[0].scores);
-    const head = ["against the original", ...ofFrame.map((k) => `${labels[k]}, this frame`), ...ofClip.map((k) => `${labels[k]}, clip`)];
-    const rows = measured.map((each) =>
-      row([each.name, ...ofFrame.map((k) => text(each.frame_scores[at], k)), ...ofClip.map((k) => text(each.scores, k))], "td"));
-    table.replaceChildren(row(head, "th"), ...rows);
+    const rows = (title, values) => [
+      row([title, ...measured.map(() => "")], "th"),
+      ...Object.keys(values(measured[0])).map((key) => row([labels[key], ...measured.map((each) => text(values(each), key))], "td")),
+    ];
+    table.replaceChildren(
+      row(["Against the original", ...measured.map((each) => each.name)], "th"),
+      ...rows("This frame", (each) => each.frame_scores[at]),
+      ...rows("The clip", (each) => each.scores),
+    );
   }
 
   function controls() {
@@ -205,7 +210,6 @@ function render({ model, el }) {
     keys[event.key]();
     keep();
     event.preventDefault();
-    event.stopPropagation(); // the notebook has keys of its own
   };
 
   let held = null; // "divider", or the last place of a hand that moves the zoomed picture

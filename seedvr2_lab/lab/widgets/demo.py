@@ -17,6 +17,7 @@ from PIL import Image
 from seedvr2_lab.console import InputError, without_bars
 from seedvr2_lab.lab.widgets import pipeline
 from seedvr2_lab.lab.widgets.compare import LABELS, Compare, Upload
+from seedvr2_lab.lab.widgets.keys import OwnKeys
 from seedvr2_lab.lab.widgets.pipeline import AS_IT_IS, BY_HAND, Choices, Prepared, Result, Version
 from seedvr2_lab.media.clips import EVALUATION
 from seedvr2_lab.media.color import FIXES
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FILE = "a file (path or upload)"
 KEPT_RESULTS = 4  # of one clip, to be compared with each other
+WIDTH = "252px"  # of a control: four stand in a row
 OF_CLIP = ("clip", "frames", "degradation", "blur", "noise", "jpeg", "shrink")  # the choices that make another clip
 
 
@@ -59,30 +61,31 @@ class RestoreDemo(w.VBox):
         self._guarded(self._prepare)
 
     def _make_controls(self, choices: Choices) -> None:
-        style = {"description_width": "initial"}
+        style = {"description_width": "84px"}
         bundled = choices.clip in EVALUATION
 
-        def control(kind: type[w.Widget], description: str, value: object, width: str = "200px", **options) -> w.Widget:
-            return kind(description=description, value=value, style=style, layout=w.Layout(width=width), **options)
+        def control(kind: type[w.Widget], description: str, value: object, **options) -> w.Widget:
+            return kind(description=description, value=value, style=style, layout=w.Layout(width=WIDTH), **options)
 
-        self.clip = control(w.Dropdown, "Clip", choices.clip if bundled else FILE, "240px", options=[*EVALUATION, FILE])
-        self.path = control(w.Text, "Path", "" if bundled else choices.clip, "400px", placeholder="/folder/video.mp4")
+        self.clip = control(w.Dropdown, "Clip", choices.clip if bundled else FILE, options=[*EVALUATION, FILE])
+        self.path = control(w.Text, "Path", "" if bundled else choices.clip, placeholder="/folder/video.mp4")
+        self.path.layout.width = "520px"
         self.upload = Upload()
         self.upload.on_msg(self._receive)
         most = pipeline.MOST_FRAMES
-        self.frames = control(w.BoundedIntText, "Frames", choices.frames, "130px", min=1, max=most)
+        self.frames = control(w.BoundedIntText, "Frames", choices.frames, min=1, max=most)
         kinds = [AS_IT_IS, BY_HAND, *PRESETS]
         self.degradation = control(w.Dropdown, "Degrade", choices.degradation, options=kinds)
-        self.blur = control(w.FloatSlider, "Blur, σ", choices.blur, "260px", min=0.2, max=4, step=0.1)
+        self.blur = control(w.FloatSlider, "Blur, σ", choices.blur, min=0.2, max=4, step=0.1)
         noise = dict(min=0, max=0.2, step=0.005, readout_format=".3f")
-        self.noise = control(w.FloatSlider, "Noise, σ", choices.noise, "260px", **noise)
-        self.jpeg = control(w.IntSlider, "JPEG quality", choices.jpeg, "260px", min=5, max=100)
-        self.shrink = control(w.BoundedIntText, "Shrink ×", choices.shrink, "130px", min=1, max=16)
-        self.seed = control(w.BoundedIntText, "Seed", choices.seed, "130px", min=0, max=2**31 - 1)
+        self.noise = control(w.FloatSlider, "Noise, σ", choices.noise, **noise)
+        self.jpeg = control(w.IntSlider, "JPEG quality", choices.jpeg, min=5, max=100)
+        self.shrink = control(w.BoundedIntText, "Shrink ×", choices.shrink, min=1, max=16)
+        self.seed = control(w.BoundedIntText, "Seed", choices.seed, min=0, max=2**31 - 1)
         models = ["tiny", *PUBLISHED]
-        self.model = control(w.Combobox, "Model", choices.model, "200px", options=models, placeholder="name or file")
-        self.scale = control(w.BoundedFloatText, "Enlarge ×", choices.scale, "140px", min=1, max=16, step=0.5)
-        self.strength = control(w.FloatSlider, "Strength", choices.strength, "260px", min=0, max=1, step=0.05)
+        self.model = control(w.Combobox, "Model", choices.model, options=models, placeholder="name or file")
+        self.scale = control(w.BoundedFloatText, "Enlarge ×", choices.scale, min=1, max=16, step=0.5)
+        self.strength = control(w.FloatSlider, "Strength", choices.strength, min=0, max=1, step=0.05)
         self.color = control(w.Dropdown, "Colours", choices.color, options=list(FIXES))
         for changing in (self.clip, self.degradation):
             changing.observe(lambda change: self._show_where_it_matters(), "value")
@@ -96,7 +99,7 @@ class RestoreDemo(w.VBox):
         name = {"description_width": "initial"}
         self.save_as = w.Text(value="restored.mp4", description="Save as", style=name, layout=w.Layout(width="400px"))
         self.save_button = w.Button(description="Save video", icon="save", disabled=True)
-        self.details = w.HTML()
+        self.details = w.HTML().add_class("svl")
         self.code = w.HTML()
         code_style = w.Layout(width="240px")
         self.show_code = w.ToggleButton(description="Show code and command", icon="code", layout=code_style)
@@ -108,14 +111,13 @@ class RestoreDemo(w.VBox):
 
     def _layout(self) -> list[w.Widget]:
         def row(*children: w.Widget) -> w.HBox:
-            return w.HBox(children, layout=w.Layout(flex_flow="row wrap", align_items="center"))
+            return w.HBox(children, layout=w.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 16px"))
 
         self._file_row = row(self.path, self.upload)
-        self._sliders = row(self.blur, self.noise, self.jpeg)
         return [
-            row(self.clip, self.frames, self.degradation, self.shrink, self.seed),
+            OwnKeys(),
+            row(self.clip, self.frames, self.degradation, self.shrink, self.blur, self.noise, self.jpeg, self.seed),
             self._file_row,
-            self._sliders,
             row(self.model, self.scale, self.strength, self.color),
             row(self.run_button, self.cancel_button, self.progress, self.status),
             self.compare,
@@ -204,7 +206,7 @@ class RestoreDemo(w.VBox):
         name = f"{self._runs}: {choices.model}, strength {choices.strength:g}, {choices.color}"
         version = pipeline.render_version(name, result.pixels_THWC, prepared, self._advance)
         light = replace(result, pixels_THWC=result.pixels_THWC[:1])  # the file holds the rest
-        self.details.value = _line(pipeline.render_timing(result))
+        self.details.value = _table(pipeline.render_timing(result))
         self._results = [*self._results, (light, version)][-KEPT_RESULTS:]
         self._show()
         self._say_done(result)
@@ -263,7 +265,8 @@ class RestoreDemo(w.VBox):
 
     def _show_where_it_matters(self) -> None:
         self._file_row.layout.display = "" if self.clip.value == FILE else "none"
-        self._sliders.layout.display = "" if self.degradation.value == BY_HAND else "none"
+        for slider in (self.blur, self.noise, self.jpeg):
+            slider.layout.display = "" if self.degradation.value == BY_HAND else "none"
         self.shrink.layout.display = "none" if self.degradation.value == AS_IT_IS else ""
 
 
@@ -283,6 +286,9 @@ def _decode(jpeg: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(jpeg))) / 255
 
 
-def _line(rows: list[tuple[str, str]]) -> str:
-    parts = (f"{html.escape(what)}&nbsp;<b>{html.escape(value)}</b>" for what, value in rows)
-    return f"<div style='line-height: 1.5'>Time and memory: {' · '.join(parts)}</div>"
+def _table(columns: list[tuple[str, str, str]]) -> str:
+    """A row for the names, one for the times, one for the memory."""
+    names, *values = zip(("Phase", "time", "memory of the process"), *columns, strict=True)
+    rows = ["".join(f"<th>{html.escape(name)}</th>" for name in names)]
+    rows += [f"<th>{title}</th>" + "".join(f"<td>{value}</td>" for value in row) for title, *row in values]
+    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"

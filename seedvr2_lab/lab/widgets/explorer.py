@@ -1,22 +1,25 @@
 """The claim explorer: claims with their verdicts, and what the arms behind them gave, from finished reports."""
 
-import io
+from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
-from seedvr2_lab.lab.claims import CLAIMS, Judged, Report, judge_all
+from seedvr2_lab.lab.claims import CLAIMS, Claim, Judged, Report, judge_all
 from seedvr2_lab.lab.figures import picture_row
 from seedvr2_lab.lab.training_figures import arm_panels
+from seedvr2_lab.lab.widgets.keys import OwnKeys
 from seedvr2_lab.lab.window_study import decode_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EMPTY = "no finished report holds arms: run `seedvr2-lab report 11 --profile laptop`"
-RESOLUTION = 100  # dots per inch of the figures
+WIDTH = 864  # pixels of the figures on the page
+SHARP = 2  # as many on screens with small ones
 
 
 def render_arms(report: Report, arms: Sequence[str], meters: Sequence[str], frames: int) -> "Figure":
@@ -40,7 +43,16 @@ def describe(judged: Judged) -> str:
     """A claim and what became of it, as HTML."""
     claim, stand_in = judged.claim, " (stand-in)" if judged.claim.stands_in else ""
     numbers = "" if judged.verdict == "not run" else f": {judged.found}, expected {claim.expected}"
-    return f"<b>{judged.verdict}{stand_in}</b> {escape(claim.measured + numbers)}<br>{escape(claim.paper)}"
+    lines = f"<b>{judged.verdict}{stand_in}</b> {escape(claim.measured + numbers)}<br>{escape(claim.paper)}"
+    return f"<div style='line-height: 1.4'>{lines}</div>"
+
+
+def picture(figure: "Figure", text: str) -> str:
+    """The figure as HTML, with a text for those who cannot see it."""
+    file = BytesIO()
+    figure.savefig(file, dpi=SHARP * WIDTH / figure.get_figwidth())
+    source = f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+    return f'<img src="{source}" alt="{escape(text)}" style="width: {WIDTH}px; max-width: 100%">'
 
 
 def explorable(reports: Sequence[Report]) -> dict[str, Report]:
@@ -60,48 +72,49 @@ class ClaimExplorer(w.VBox):
         self._reports = explorable(reports)
         values = {name: found for report in reports for name, found in report.values.items()}
         self._judged = {one.claim.id: one for one in judge_all(values, profile)}
-        style = {"description_width": "initial"}
+        style = {"description_width": "52px"}
 
         def control(kind: type[w.Widget], description: str, width: str, **options) -> w.Widget:
             return kind(description=description, style=style, layout=w.Layout(width=width), **options)
 
         names = [(f"{claim.id}: {self._judged[claim.id].verdict}", claim.id) for claim in CLAIMS]
-        self.claim = control(w.Dropdown, "Claim", "360px", options=names)
-        self.report = control(w.Dropdown, "Report", "280px", options=list(self._reports))
-        self.frames = control(w.Dropdown, "Frames", "130px")
-        self.meters = control(w.SelectMultiple, "Meters", "240px", rows=6)
-        self.arms = control(w.SelectMultiple, "Arms", "240px", rows=6)
-        self.crop = control(w.IntSlider, "Crop", "240px", min=0, max=0)
+        first = next((claim.id for claim in CLAIMS if self._report_of(claim)), CLAIMS[0].id)
+        self.claim = control(w.Dropdown, "Claim", "300px", options=names, value=first)
+        self.report = control(w.Dropdown, "Report", "300px", options=list(self._reports))
+        self.frames = control(w.Dropdown, "Frames", "300px")
+        self.meters = control(w.SelectMultiple, "Meters", "200px", rows=7)
+        self.arms = control(w.SelectMultiple, "Arms", "200px", rows=7)
+        self.crop = control(w.IntSlider, "Crop", "300px", min=0, max=0, continuous_update=False)
         self.text, self.message = w.HTML(), w.HTML()
-        self.plot, self.crops = (w.Image(format="png", layout=w.Layout(max_width="100%")) for _ in range(2))
-        row = w.Layout(flex_flow="row wrap", align_items="flex-start")
-        super().__init__(
-            [
-                w.HBox([self.claim, self.report, self.frames], layout=row),
-                w.HBox([self.meters, self.arms, self.crop], layout=row),
-                *(self.text, self.message, self.plot, self.crops),
-            ]
-        )
+        self.plot, self.crops = w.HTML(), w.HTML()
+        row = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="0 16px")
+        left = w.VBox([self.claim, self.report, self.frames, self.crop])
+        controls = w.HBox([left, self.arms, self.meters], layout=row)
+        super().__init__([OwnKeys(), controls, self.text, self.message, self.plot, self.crops])
+        self.add_class("svl-explorer")
         self._settling = False  # while several controls change at once
+        if self._reports:
+            self._offer()
         self.claim.observe(self._claim_chosen, "value")
         self.report.observe(self._report_chosen, "value")
         for changed in (self.frames, self.meters, self.arms, self.crop):
             changed.observe(self._draw, "value")
-        if self._reports:
-            self._report_chosen()
         self._claim_chosen()
+
+    def _report_of(self, claim: Claim) -> str | None:
+        return next((name for name in self._reports if name.startswith(claim.notebook)), None)
 
     def _claim_chosen(self, change: object = None) -> None:
         claim = self._judged[self.claim.value].claim
         self.text.value = describe(self._judged[self.claim.value])
-        of_claim = [name for name in self._reports if name.startswith(claim.notebook)]
-        if not of_claim:
-            self.message.value = f"no arms of notebook {claim.notebook} to show" if self._reports else escape(EMPTY)
+        if (name := self._report_of(claim)) is None:
+            self._refuse(f"no arms of notebook {claim.notebook} to show" if self._reports else EMPTY)
             return
         self._settling = True
-        self.report.value = of_claim[0]
+        self.report.value = name
         self._offer()
-        self.frames.value = claim.frames
+        if claim.frames in self.frames.options:
+            self.frames.value = claim.frames
         self.meters.value = tuple(dict.fromkeys(m for m in (claim.meter, "psnr") if m in self.meters.options))
         self.arms.value = tuple(arm for arm in (claim.right, claim.left) if arm in self.arms.options)
         self._settling = False
@@ -134,14 +147,26 @@ class ClaimExplorer(w.VBox):
         measured = next(iter(report.results["metrics"]["figures"].values()))[0][str(frames)]
         meters = [meter for meter in self.meters.value if meter in measured]
         if not meters or not self.arms.value:
-            self.message.value = "choose at least one arm and one meter that these clips have"
+            self._refuse("choose at least one arm and one meter that these clips have")
+            return
+        try:
+            arms = ", ".join(self.arms.value)
+            figure = render_arms(report, self.arms.value, meters, frames)
+            plot = picture(figure, f"{', '.join(meters)} of {arms}: seeds, means and intervals")
+            figure = render_crops(report, self.arms.value, self.crop.value)
+            crops = picture(figure, f"crop {self.crop.value} as restored by {arms}")
+        except Exception as error:  # a report of another make; a widget has nowhere else to say it
+            self._refuse(f"{report.notebook} cannot be shown: {type(error).__name__}: {error}")
             return
         self.message.value = ""
-        self.plot.value = _png(render_arms(report, self.arms.value, meters, frames))
-        self.crops.value = _png(render_crops(report, self.arms.value, self.crop.value))
+        self.plot.value, self.crops.value = plot, crops
+        self._hide_pictures(False)
 
+    def _refuse(self, why: str) -> None:
+        """Say in one line why there is nothing to see; pictures of another choice would mislead."""
+        self.message.value = f"<span role='status'>{escape(' '.join(why.split()))}</span>"
+        self._hide_pictures(True)
 
-def _png(figure: "Figure") -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, dpi=RESOLUTION)
-    return file.getvalue()
+    def _hide_pictures(self, hidden: bool) -> None:
+        for shown in (self.plot, self.crops):
+            shown.layout.display = "none" if hidden else ""

@@ -1,6 +1,6 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 490, HEIGHT = 360; // the most that the picture takes
-const CHART = { width: 320, height: 200, left: 34, bottom: 34, top: 12 };
+const CHART = { width: 360, least: 200, left: 40, bottom: 38, top: 28 };
 
 function node(kind, attributes, parent) {
   const made = document.createElementNS(SVG, kind);
@@ -13,9 +13,10 @@ function render({ model, el }) {
   el.classList.add("svl", "svl-inspector");
   const summary = document.createElement("div"), extent = document.createElement("div"), pair = document.createElement("div");
   const view = node("svg", { role: "group", "aria-label": "windows of one latent frame" });
-  const chart = node("svg", { role: "img", width: CHART.width, height: CHART.height });
+  const chart = node("svg", { role: "img", width: CHART.width });
   const hint = document.createElement("div");
   pair.className = "svl-pair";
+  summary.className = extent.className = "svl-line";
   hint.className = "svl-hint";
   extent.setAttribute("role", "status");
   hint.textContent = "Point at a window, or press Tab to reach the picture and then the arrow keys.";
@@ -74,35 +75,37 @@ function render({ model, el }) {
         if (!ways[event.key]) return;
         boxes[neighbour(i, ways[event.key])].focus();
         event.preventDefault();
-        event.stopPropagation();
       };
       return box;
     });
     boxes.forEach((box, i) => box.setAttribute("aria-label", text(i)));
-    histogram(state.columns);
+    histogram(state.columns, Math.max(CHART.least, H * unit));
     summary.textContent = state.summary;
     mark();
     if (focused) boxes[0].focus();
   }
 
-  function histogram(spans) {
-    const { width, height, left, bottom, top } = CHART;
+  function histogram(spans, height) {
+    const { width, left, bottom, top } = CHART;
     const most = Math.max(...spans.map((span) => span[2])), last = spans.at(-1)[1];
     const x = (tokens) => left + (tokens / last) * (width - left - 8);
     const y = (count) => height - bottom - (count / most) * (height - bottom - top);
     chart.replaceChildren();
+    chart.setAttribute("height", height);
     chart.setAttribute("aria-label", `histogram: ${spans.filter((s) => s[2]).map((s) => `${s[2]} windows of ${s[0]} to ${s[1] - 1} tokens`).join(", ")}`);
     columns = spans.map(([from, to, count]) => {
       const column = node("rect", { class: "svl-column", x: x(from) + 1, y: y(count), width: Math.max(1, x(to) - x(from) - 2), height: height - bottom - y(count) }, chart);
       node("title", {}, column).textContent = `${count} windows of ${from} to ${to - 1} tokens`;
       return column;
     });
+    node("path", { class: "svl-axis", fill: "none", d: `M${left} ${top}V${height - bottom}H${width - 8}` }, chart);
     const label = (content, attributes) => { node("text", attributes, chart).textContent = content; };
+    label("windows", { x: 8, y: 18 });
     label(most, { x: left - 6, y: top + 8, "text-anchor": "end" });
     label(0, { x: left - 6, y: height - bottom, "text-anchor": "end" });
     label(0, { x: left, y: height - bottom + 15, "text-anchor": "middle" });
     label((last - 1).toLocaleString("en"), { x: width - 8, y: height - bottom + 15, "text-anchor": "end" });
-    label("tokens in a window, all windows of the clip", { x: left + (width - left) / 2, y: height - 4, "text-anchor": "middle" });
+    label("tokens in a window, all windows of the clip", { x: left + (width - left) / 2, y: height - 6, "text-anchor": "middle" });
   }
 
   model.on("change:state", draw);

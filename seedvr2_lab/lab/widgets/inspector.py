@@ -13,6 +13,7 @@ import traitlets
 from PIL import Image, ImageOps
 
 from seedvr2_lab.lab.figures import INK, draw_windows, new_figure, token_count
+from seedvr2_lab.lab.widgets.keys import OwnKeys
 from seedvr2_lab.model.windows import WindowScheme, partition, window_size
 
 if TYPE_CHECKING:
@@ -119,16 +120,16 @@ class WindowInspector(w.VBox):
 
         self.resolution = control(w.Dropdown, "Resolution", "240px", options=RESOLUTIONS, value=(720, 1280))
         lengths = dict(min=1, max=241, step=4, value=97, continuous_update=False)
-        self.frames = control(w.IntSlider, "Video frames", "280px", **lengths)
+        self.frames = control(w.IntSlider, "Video frames", "300px", **lengths)
         self.scheme = control(w.Dropdown, "Windows", "170px", options=list(self._schemes))
         self.layer = control(w.Dropdown, "Layers", "240px", options=PARITIES)
-        self.at = control(w.IntSlider, "Latent frame", "280px", min=0, max=24)
+        self.at = control(w.IntSlider, "Latent frame", "300px", min=0, max=24)
         self.view = WindowView()
         for control in (self.resolution, self.frames, self.scheme, self.layer, self.at):
             control.observe(self._update, "value")
-        row = w.Layout(flex_flow="row wrap", align_items="center")
-        first, second = (self.resolution, self.frames), (self.layer, self.at, self.scheme)
-        super().__init__([w.HBox(first, layout=row), w.HBox(second, layout=row), self.view])
+        row = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="0 16px")
+        first, second = (self.resolution, self.scheme, self.layer), (self.frames, self.at)
+        super().__init__([OwnKeys(), w.HBox(first, layout=row), w.HBox(second, layout=row), self.view])
         self._update()
 
     def _update(self, change: object = None) -> None:

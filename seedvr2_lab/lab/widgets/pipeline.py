@@ -223,13 +223,20 @@ def render_version(
     return Version(name, frames, clip, [scores[place] for place in prepared.places])
 
 
-def render_timing(result: Result) -> list[tuple[str, str]]:
-    """What a restoration took, phase by phase, and the memory it needed."""
-    rows = [(phase, f"{spent:.2f} s") for phase, spent in result.seconds.items() if spent >= 0.005]
-    whole = sum(spent for phase, spent in result.seconds.items() if phase not in ("read", "write"))  # those run beside
-    frames, height, width = result.pixels_THWC.shape[:3]
-    rows.append(("in all", f"{whole:.2f} s, {whole / frames:.2f} s a frame of {width}×{height}"))
-    return [*rows, ("process memory, peak", f"{result.summary.peak_bytes / 2**30:.2f} GiB")]
+def render_timing(result: Result) -> list[tuple[str, str, str]]:
+    """What a restoration took: of each phase that took any time its name, seconds and, where known, memory.
+
+    Reading and writing run beside the others, which wait for them during "wait".
+    """
+    held = result.summary.held_bytes
+    rows = [
+        (phase, f"{spent:.2f} s", f"{held[phase] / 2**30:.2f} GiB" if phase in held else "–")
+        for phase, spent in result.seconds.items()
+        if spent >= 0.005 and phase not in ("read", "write")
+    ]
+    whole = sum(spent for phase, spent in result.seconds.items() if phase not in ("read", "write"))
+    rows.append(("in all", f"{whole:.2f} s", f"{result.summary.peak_bytes / 2**30:.2f} GiB"))
+    return [*rows, ("a frame", f"{whole / len(result.pixels_THWC):.2f} s", "–")]
 
 
 def python_code(prepared: Prepared, choices: Choices, target: str) -> str:
