@@ -32,7 +32,13 @@ STEP = """async ([control, values]) => {
 FIRST_PICTURE = """async () => {
   const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter((cell) => cell.model.type === 'code');
   const imports = cells[1];
-  const until = async (ready) => { while (!ready()) await new Promise((done) => setTimeout(done, 5)); };
+  const last = performance.now() + 60000;
+  const until = async (ready) => {
+    while (!ready()) {
+      if (performance.now() > last) throw new Error('no picture after a minute');
+      await new Promise((done) => setTimeout(done, 5));
+    }
+  };
   window.jupyterapp.commands.execute('notebook:run-all-cells');
   await until(() => imports.model.executionCount !== null);
   const began = performance.now();
@@ -164,6 +170,11 @@ def upload_run_and_look(page, clip):
     page.locator(".svl-compare canvas").scroll_into_view_if_needed()
     screenshot(page, f"demo_upload_zoomed_{page.kind}")
     choose(page, "zoom", "1")
+
+    page.set_viewport_size({"width": WINDOW["width"], "height": 400})  # low for this picture, as for a portrait
+    box = page.locator(".svl-compare canvas").bounding_box()
+    assert box["height"] <= 300 and abs(box["width"] / box["height"] - 16 / 9) < 0.02
+    page.set_viewport_size(WINDOW)
 
 
 def save_and_read_back(page, lab):
