@@ -218,12 +218,14 @@ def assert_usable_after_a_bad_run(widget):
 @pytest.mark.parametrize("wrong", [dict(path=""), dict(path="/no/such.mp4"), dict(model="no such model")])
 def test_wrong_choices_are_one_line(wrong):
     widget = RestoreDemo(Choices(frames=1))
+    widget.progress.value = 1  # of the run before
     if "path" in wrong:
         widget.clip.value = demo.FILE
     for name, value in wrong.items():
         getattr(widget, name).value = value
     widget.restore_now()
     assert "✗" in widget.status.value and "Error" not in widget.status.value  # told as a user's mistake
+    assert widget.progress.value == 0
     with pytest.raises(InputError):
         Choices(frames=0)
 

@@ -100,9 +100,9 @@ class RestoreDemo(w.VBox):
         self.save_as = w.Text(value="restored.mp4", description="Save as", style=name, layout=w.Layout(width="400px"))
         self.save_button = w.Button(description="Save video", icon="save", disabled=True)
         self.details = w.HTML().add_class("svl")
-        self.code = w.HTML()
-        code_style = w.Layout(width="240px")
-        self.show_code = w.ToggleButton(description="Show code and command", icon="code", layout=code_style)
+        self.code = w.HTML().add_class("svl")
+        wide = w.Layout(width="240px")
+        self.show_code = w.ToggleButton(description="Show code and command", icon="code", layout=wide)
         self.code.layout.display = "none"
         self.run_button.on_click(lambda button: self.start())
         self.cancel_button.on_click(lambda button: self._stop.set())
@@ -147,6 +147,7 @@ class RestoreDemo(w.VBox):
             return
         self._stop.clear()
         self._busy(True)
+        self.progress.value = 0
         self._thread = threading.Thread(target=self._work, name="restore-demo", daemon=True)
         self._thread.start()
 
@@ -249,11 +250,11 @@ class RestoreDemo(w.VBox):
         if self._prepared is None or not self.show_code.value:
             return
         choices = self.result.choices if self.result else self._prepared.choices
-        both = [
-            write(self._prepared, choices, self.save_as.value) for write in (pipeline.python_code, pipeline.shell_code)
-        ]
-        blocks = (f"<pre style='white-space: pre-wrap; line-height: 1.4'>{html.escape(each)}</pre>" for each in both)
-        self.code.value = "".join(blocks)
+        kinds = {"Python": pipeline.python_code, "Shell": pipeline.shell_code}
+        self.code.value = "".join(
+            f"<b>{kind}</b><pre>{html.escape(write(self._prepared, choices, self.save_as.value))}</pre>"
+            for kind, write in kinds.items()
+        )
 
     def _busy(self, busy: bool) -> None:
         self.run_button.disabled, self.cancel_button.disabled = busy, not busy
