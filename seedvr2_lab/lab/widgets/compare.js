@@ -79,6 +79,7 @@ function render({ model, el }) {
 
   async function draw() {
     const turn = ++asked;
+    canvas.dataset.asked = turn;
     if (!version("left") || !version("right")) return;
     const at = Math.min(model.get("frame"), count() - 1);
     const [one, other] = await Promise.all([bitmap("left", at), bitmap("right", at)]);
@@ -119,7 +120,7 @@ function render({ model, el }) {
     }
     const place = model.get("places")[at];
     canvas.setAttribute("aria-label", `frame ${place}: ${what[0]} left, ${what[1]} right of the divider at ${Math.round(100 * model.get("divider"))} %`);
-    canvas.dataset.drawn = Number(canvas.dataset.drawn || 0) + 1;
+    canvas.dataset.drawn = turn; // that all is seen that was asked for
   }
 
   // The version's name in its corner, unless its part is too narrow for it.
