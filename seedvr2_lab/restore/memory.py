@@ -28,7 +28,7 @@ except ImportError:  # Windows
     resource = None
 
 FRAME_BYTES = 72  # for each pixel of each frame of a chunk: six pictures in float32
-LAYER_FRAMES = 12  # frames of the widest layer that are alive at a time
+LAYER_FRAMES = 13  # frames of the widest layer that are alive at a time
 TOKEN_WIDTHS = 15  # numbers that the transformer holds for each token, in multiples of its width
 PROBE = 8  # places of the latent on a side of the small frame
 CHUNKS, TILES = (17, 9, 5, 1), (None, 1024, 512, 256, 128)  # what is proposed, in this order
