@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--profile", default="laptop", help="how long: smoke, laptop or gpu (default laptop)")
     train.add_argument("--seed", type=int, default=0, help="of weights, data and noise (default 0)")
     train.add_argument(
-        "--arm", help="losses of the adversarial stage: apt, rpgan, +l1, +fm, full, final (default final)"
+        "--arm", help="losses of the adversarial stage: apt, rpgan, +l1, +fm, full, final (default full)"
     )
     train.add_argument("--teacher", help="model to learn from (default that of the earlier stage)")
     train.add_argument("--start", help="model the adversarial stage starts from (default that of the earlier stage)")

@@ -44,8 +44,8 @@ def evaluate(
     """Bicubic interpolation, the models, and the VAE alone, which is their ceiling.
 
     Every picture, and a clip from the middle of the footage, is degraded x4 by each preset once a seed; figures are
-    means over seeds. Where both `distilled` and `full` are among the models there is a control: the distilled model's
-    result plus white noise as strong as its difference from that of `full`, the model after adversarial training.
+    means over seeds. Where both `distilled` and `tiny` are among the models there is a control: the distilled model's
+    result plus white noise as strong as its difference from that of `tiny`, the model after adversarial training.
 
     Args:
         models: names or files, with `@8` behind them for 8 steps instead of the model's own number.
@@ -134,10 +134,10 @@ def _outputs(methods: Sequence[Method], reference: Tensor, preset: str, seed: in
     for name, restorer, steps in methods:
         restored[name] = restorer(low, size, seed, steps=steps)
         yield name, restored[name]
-    if {"distilled", "full"} <= set(restored):
+    if {"distilled", "tiny"} <= set(restored):
         distilled = restored["distilled"]
         noise = torch.randn(distilled.shape, generator=torch.Generator().manual_seed(seed))
-        yield CONTROL, (distilled + (restored["full"] - distilled).std() * noise).clamp(0, 1)
+        yield CONTROL, (distilled + (restored["tiny"] - distilled).std() * noise).clamp(0, 1)
     yield CEILING, vae_round_trip(methods[0].restorer.vae, reference)
 
 

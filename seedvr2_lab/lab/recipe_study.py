@@ -67,12 +67,12 @@ class Arm:
 
 
 def _adversarial(name: str, **changes) -> Arm:
-    """An arm of Table 3, with the penalty of this latent space instead of the paper's."""
-    found = losses.ARMS[name]
-    weights = {key: LAPTOP.penalty * bool(getattr(found, key)) for key in ("r1", "r2")}
-    fields = {key: changes.pop(key) for key in ("l1", "feature_matching") if key in changes}
+    """An arm of Table 3, with the weights of this latent space; `fidelity`: the paper's weight of L1 and matching."""
+    found = LAPTOP.losses(name)
+    if (fidelity := changes.pop("fidelity", None)) is not None:
+        found = replace(found, l1=fidelity * LAPTOP.l1, feature_matching=fidelity)
     start = "distilled" if found.start == "progressive" else "teacher"
-    return replace(Arm("adversarial", start, replace(found, **weights, **fields)), **changes)
+    return replace(Arm("adversarial", start, found), **changes)
 
 
 ARMS = {
@@ -84,8 +84,8 @@ ARMS = {
     "early blocks": _adversarial("+fm", blocks=(1, 2, 3)),
     "last block": _adversarial("+fm", blocks=(8,)),
     # Between `full` and `final`.
-    "weights 0.3": _adversarial("full", l1=0.3, feature_matching=0.3),
-    "weights 0": _adversarial("full", l1=0.0, feature_matching=0.0),
+    "weights 0.3": _adversarial("full", fidelity=0.3),
+    "weights 0": _adversarial("full", fidelity=0.0),
     # 64 steps to 1, with as many training steps in all.
     "progressive": Arm("progressive"),
     "short chain": Arm("progressive", chain=8),
@@ -192,7 +192,8 @@ def adversarial(
         torch.manual_seed(config.seed)
         discriminator = Discriminator.from_teacher(taught.dit, arm.blocks)
     text = made.text.to(settings.device)
-    players = adversarial_players(made.dit, discriminator, feed(settings, vae), text, arm.losses)
+    pairs = feed(settings, vae)
+    players = adversarial_players(made.dit, discriminator, pairs, text, arm.losses, made.noise_scale)
     trained = train_players(players, config, checkpoints, settings.device)["generator"].cpu().eval()
     return made._replace(dit=trained.requires_grad_(False)), _log(checkpoints)
 

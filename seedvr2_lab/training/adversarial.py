@@ -69,16 +69,23 @@ def generate(dit: DiT, low: Clips, noise: Clips, text_LD: Tensor) -> Clips:
 
 
 def adversarial_players(
-    dit: DiT, discriminator: Discriminator, feed: Feed, text_LD: Tensor, losses: AdversarialLosses
+    dit: DiT,
+    discriminator: Discriminator,
+    feed: Feed,
+    text_LD: Tensor,
+    losses: AdversarialLosses,
+    noise_scale: float = 1.0,
 ) -> dict[str, Player]:
-    """Discriminator and generator, in the order of their turns."""
+    """Discriminator and generator, in the order of their turns; `noise_scale` is of what the generator starts from."""
     return {
-        "discriminator": Player(discriminator, discriminator_step(dit, feed, text_LD, losses)),
-        "generator": Player(dit, generator_step(discriminator, feed, text_LD, losses)),
+        "discriminator": Player(discriminator, discriminator_step(dit, feed, text_LD, losses, noise_scale)),
+        "generator": Player(dit, generator_step(discriminator, feed, text_LD, losses, noise_scale)),
     }
 
 
-def discriminator_step(dit: DiT, feed: Feed, text_LD: Tensor, losses: AdversarialLosses) -> Loss:
+def discriminator_step(
+    dit: DiT, feed: Feed, text_LD: Tensor, losses: AdversarialLosses, noise_scale: float = 1.0
+) -> Loss:
     """What the discriminator minimises against the generator as it is now.
 
     Ends the training when the discriminator has collapsed: over the last `PATIENCE` steps its mean logit gap
@@ -89,7 +96,7 @@ def discriminator_step(dit: DiT, feed: Feed, text_LD: Tensor, losses: Adversaria
 
     def loss(discriminator: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         low, real = feed(step, generator)
-        fake = _detached(generate(dit, low, _noise_like(low, generator), text_LD))
+        fake = _detached(generate(dit, low, _noise_like(low, generator, noise_scale), text_LD))
         time_B = _times(len(low), generator, low[0].device)
 
         def judge(clips: Clips) -> Tensor:
@@ -117,12 +124,14 @@ def discriminator_step(dit: DiT, feed: Feed, text_LD: Tensor, losses: Adversaria
     return loss
 
 
-def generator_step(discriminator: Discriminator, feed: Feed, text_LD: Tensor, losses: AdversarialLosses) -> Loss:
+def generator_step(
+    discriminator: Discriminator, feed: Feed, text_LD: Tensor, losses: AdversarialLosses, noise_scale: float = 1.0
+) -> Loss:
     """What the generator minimises against the discriminator as it is now."""
 
     def loss(dit: nn.Module, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         low, real = feed(step, generator)
-        fake = generate(dit, low, _noise_like(low, generator), text_LD)
+        fake = generate(dit, low, _noise_like(low, generator, noise_scale), text_LD)
         time_B = _times(len(low), generator, low[0].device)
         found = {"l1": l1(fake, real).mean()}
         if losses.gan or losses.feature_matching:
@@ -143,10 +152,10 @@ def _times(count: int, generator: torch.Generator, device: torch.device) -> Tens
     return T_MAX * torch.rand(count, generator=generator).to(device)
 
 
-def _noise_like(clips: Clips, generator: torch.Generator) -> Clips:
+def _noise_like(clips: Clips, generator: torch.Generator, scale: float = 1.0) -> Clips:
     if isinstance(clips, Tensor):
-        return torch.randn(clips.shape, generator=generator).to(clips.device)
-    return [torch.randn(clip.shape, generator=generator).to(clip.device) for clip in clips]
+        return scale * torch.randn(clips.shape, generator=generator).to(clips.device)
+    return [scale * torch.randn(clip.shape, generator=generator).to(clip.device) for clip in clips]
 
 
 def _detached(clips: Clips) -> Clips:

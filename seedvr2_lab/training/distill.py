@@ -3,6 +3,8 @@
 - *Progressive* (the paper's section 3.3; Salimans and Ho 2022): the student of n/2 steps learns to do in one step what
   its teacher of n steps does in two, then becomes the teacher of the next halving: 64, 32, ... 1. Guidance is folded
   in by the first halving; after it the text alone says it all.
+- *Towards the mean*: the last student may be told only a part of its teacher's noise. It cannot know then which of the
+  teacher's results is meant, and learns their mean as far as it does not know.
 - *To another size*: a smaller student learns the one step of a larger model, as the paper's 3B does from its 7B.
 - *Consistency* (discrete time, the first stage of APT; Song et al. 2023): the clean latents that the student sees from
   two neighbouring points of the teacher's path are to agree; at time 0 it is the point itself.
@@ -23,6 +25,8 @@ from seedvr2_lab.model.diffusion import (
     conditioned,
     euler_step,
     mix,
+    one_step,
+    sample,
 )
 from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.training.loop import Loss
@@ -31,12 +35,13 @@ from seedvr2_lab.training.pairs import Pairs
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen teacher, the texts it reads and the guidance it is used with (1: none)."""
+    """A frozen teacher, the texts it reads, the guidance it is used with (1: none) and the noise it starts from."""
 
     dit: DiT
     positive_LD: Tensor
     negative_LD: Tensor | None = None
     guidance: float = 1.0
+    noise_scale: float = 1.0
 
     def velocity(self, condition: Tensor) -> Velocity:
         return conditioned(self.dit, condition, self.positive_LD, self.negative_LD, self.guidance)
@@ -90,19 +95,34 @@ def consistency_loss(teacher: Teacher, steps: int, batches: Sequence[tuple[Pairs
     return loss
 
 
-def matching_loss(teacher: Teacher, batches: Sequence[tuple[Pairs, int]], text_LD: Tensor) -> Loss:
-    """One step taught to a network of another size: mean squared error of the velocity at pure noise.
+def matching_loss(
+    teacher: Teacher,
+    steps: int,
+    batches: Sequence[tuple[Pairs, int]],
+    text_LD: Tensor,
+    noise_scale: float = 1.0,
+    correlation: float = 1.0,
+) -> Loss:
+    """All of a teacher's `steps` in one of the student's: mean squared error of the clean latent, at time 1000 the same
+    as that of the velocity. The student may be of another size.
+
+    Where the teacher's results are Gaussian, a student of correlation r restores their mean plus r times the deviation
+    that belongs to its noise: its squared error is 1 + r² times that of the mean.
 
     Args:
         text_LD: the student's own text, as wide as it reads.
+        noise_scale: of the noise that the student starts from.
+        correlation: of the student's noise with the teacher's, from 0 to 1.
     """
 
     def loss(student: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        noise, condition, time, _ = _point_on_a_path(student, batches, step, 1, generator)
+        noise, condition, _, _ = _point_on_a_path(student, batches, step, 1, generator)
+        unknown = torch.randn(noise.shape, generator=generator, dtype=noise.dtype).to(noise.device)
+        drawn = correlation * noise + (1 - correlation**2) ** 0.5 * unknown
         with torch.no_grad():
-            target = teacher.velocity(condition)(noise, time)
-        velocity = conditioned(student, condition, text_LD)(noise, time)
-        return {"loss": (velocity - target).square().flatten(1).mean(1).mean()}
+            target = sample(teacher.velocity(condition), teacher.noise_scale * drawn, steps)
+        restored = one_step(student, noise_scale * noise, condition, text_LD)
+        return {"loss": (restored - target).square().flatten(1).mean(1).mean()}
 
     return loss
 

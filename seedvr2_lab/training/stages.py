@@ -33,11 +33,12 @@ from seedvr2_lab.training.loop import Loss, TrainConfig, train, train_players
 from seedvr2_lab.training.losses import ARMS
 from seedvr2_lab.training.pairs import Pairs, encode_pairs
 from seedvr2_lab.training.regression import regression_loss
-from seedvr2_lab.training.schedule import SCHEDULES, Schedule
+from seedvr2_lab.training.schedule import LAST_CORRELATION, LAST_NOISE, SCHEDULES, Schedule
 from seedvr2_lab.training.teacher import teacher_loss
 from seedvr2_lab.training.validation import Figures, Samples, generator_validation, vae_validation
 
 SIZES = ("tiny", "study")
+ARM, FINISHED = "full", "full"  # of the last stage: the losses unless others are asked for, and the result
 TEACHER_STEPS = 64  # of the paper's teacher
 GUIDANCE = (1.0, 1.2, 1.5, 2.0, 7.5)  # what is tried on validation; 7.5 is the paper's
 GUIDANCE_COST, CHOICE = 1.0, ("psnr", "texture")  # dB
@@ -54,7 +55,7 @@ class Stage:
     size: str = "tiny"
     profile: str = "laptop"
     seed: int = 0
-    arm: str | None = None  # of the adversarial stage, "final" if None
+    arm: str | None = None  # of the adversarial stage, `ARM` if None
     teacher: str | None = None
     start: str | None = None
     device: str = "cpu"
@@ -64,7 +65,7 @@ class Stage:
             ("stage", self.name, STAGES),
             ("size", self.size, SIZES),
             ("profile", self.profile, SCHEDULES),
-            ("arm", self.arm or "final", ARMS),
+            ("arm", self.arm or ARM, ARMS),
         ):
             if value not in known:
                 raise InputError(f"there is no {what} '{value}': choose one of {', '.join(known)}")
@@ -78,8 +79,9 @@ class Stage:
         return replace(getattr(self.schedule, self.name), seed=100 * self.seed + number)
 
     def file(self, result: str) -> Path:
-        """Where the result of a stage lies: for `tiny` under the name of the bundled model."""
-        name = result if self.size == "tiny" else f"{self.size}_{result}"
+        """Where the result of a stage lies: for `tiny` under the name of the bundled model. The recipe's last result
+        bears the name of its size."""
+        name = self.size if result == FINISHED else result if self.size == "tiny" else f"{self.size}_{result}"
         return self.weights / f"dit_{name}.safetensors"
 
     def found(self, result: str, given: str | None) -> Generator:
@@ -145,13 +147,20 @@ def train_teacher(stage: Stage) -> Path:
 
 
 def train_progressive(stage: Stage) -> Path:
-    """64 steps to one by halving; every student begins as its teacher and becomes the next one's."""
+    """64 steps to one by halving; every student begins as its teacher and becomes the next one's. The last one is told
+    a part of its teacher's noise."""
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
     batches, halvings = stage.batches(vae), {}
     while taught.steps > 1:
-        config = stage.config(number=len(halvings) + 1)
         student = taught._replace(dit=_copy(taught.dit), steps=taught.steps // 2, guidance=1.0)
-        loss = halving_loss(_teacher(stage, taught), taught.steps, batches)
+        teacher, number = _teacher(stage, taught), len(halvings) + 1
+        if student.steps > 1:
+            config, loss = stage.config(number), halving_loss(teacher, taught.steps, batches)
+        else:
+            student = student._replace(noise_scale=LAST_NOISE)
+            config = replace(stage.schedule.last_halving, seed=stage.config(number).seed)
+            text = student.text.to(stage.device)
+            loss = matching_loss(teacher, taught.steps, batches, text, LAST_NOISE, LAST_CORRELATION)
         taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
         halvings[taught.steps] = _validate(stage, taught, vae)
     return _finish(stage, "distilled", taught, vae, {"steps of the student": halvings})
@@ -167,12 +176,10 @@ def train_consistency(stage: Stage) -> Path:
 
 def train_adversarial(stage: Stage) -> Path:
     """Adversarial post-training of a one-step generator: the arm says with which losses and from which start."""
-    losses, vae = ARMS[stage.arm or "final"], load_vae("small")
+    losses, vae = stage.schedule.losses(stage.arm or ARM), load_vae("small")
     taught = stage.found("teacher", stage.teacher)
     start = stage.found("distilled", stage.start) if losses.start == "progressive" or stage.start else taught
     made = start._replace(dit=_copy(start.dit), steps=1, guidance=1.0, negative_text=None)
-    r1, r2 = (stage.schedule.penalty * bool(weight) for weight in (losses.r1, losses.r2))
-    losses = replace(losses, r1=r1, r2=r2)
     config, text = stage.config(), made.text.to(stage.device)
     pools = stage.encode(vae, {frames for _, batch in stage.schedule.phases for _, frames in batch})
     feed = growing(
@@ -182,10 +189,11 @@ def train_adversarial(stage: Stage) -> Path:
         ]
     )
     torch.manual_seed(config.seed)  # of the discriminator's own blocks
-    players = adversarial_players(made.dit, Discriminator.from_teacher(taught.dit), feed, text, losses)
+    judge = Discriminator.from_teacher(taught.dit)
+    players = adversarial_players(made.dit, judge, feed, text, losses, made.noise_scale)
     watch = Samples(vae, stage.schedule.presets, stage.run / "samples", made._replace(text=text), "generator")
     trained = train_players(players, config, stage.run, stage.device, watch)["generator"]
-    return _finish(stage, "full", made._replace(dit=trained.cpu()), vae, {"losses": dataclasses.asdict(losses)})
+    return _finish(stage, FINISHED, made._replace(dit=trained.cpu()), vae, {"losses": dataclasses.asdict(losses)})
 
 
 def train_smaller(stage: Stage) -> Path:
@@ -195,8 +203,9 @@ def train_smaller(stage: Stage) -> Path:
     if taught.steps != 1:
         raise InputError(f"{stage.teacher} is a model of {taught.steps} steps: give --teacher one of a single step")
     dit, text = _new_dit(stage)
-    made = Generator(dit, text, noise_scale=1.0)
-    loss = matching_loss(_teacher(stage, taught), stage.batches(vae), text.to(stage.device))
+    made = Generator(dit, text, taught.noise_scale)
+    teacher, batches = _teacher(stage, taught), stage.batches(vae)
+    loss = matching_loss(teacher, taught.steps, batches, text.to(stage.device), made.noise_scale)
     return _finish(stage, "smaller", _train(stage, made, loss, vae), vae)
 
 
@@ -237,7 +246,7 @@ def _copy(dit: DiT) -> DiT:
 
 def _teacher(stage: Stage, taught: Generator) -> Teacher:
     texts = (None if text is None else text.to(stage.device) for text in (taught.text, taught.negative_text))
-    return Teacher(taught.dit.to(stage.device).requires_grad_(False), *texts, taught.guidance)
+    return Teacher(taught.dit.to(stage.device).requires_grad_(False), *texts, taught.guidance, taught.noise_scale)
 
 
 def _train(

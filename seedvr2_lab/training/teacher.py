@@ -3,6 +3,10 @@
 It predicts the velocity at random times along the straight path from clean latent to noise. The low-quality latent
 beside it is noised a little, so that the teacher does not trust it blindly.
 
+Published is to mix it with noise, which also fades it, by up to a quarter. A small teacher cannot tell how far: it gave
+every restored picture 9 % more contrast than the original and lost 2 dB of PSNR by that. Here the same ratio of signal
+to noise comes from adding noise, and the condition keeps its contrast. Our choice.
+
 Published are logit-normal times. Of those one in 500 is above 950, but every sampler starts at 1000, and a one-step
 student knows no other time: 3000 steps of the bundled size left a squared error of the clean latent of 0.30 at 950 and
 of 0.43 at 1000, on validation. Half of the times are uniform therefore. Our choice.
@@ -24,7 +28,7 @@ from seedvr2_lab.training.pairs import Pairs
 
 NEGATIVE_SHARE = 0.1  # of the clips
 UNIFORM_SHARE = 0.5  # of the clips have uniform times
-CONDITION_NOISE = 0.25  # the most that a condition is noised, of 1; the published configuration's number
+CONDITION_NOISE = 0.25  # the most noise in a condition, as a share of the mix; the published configuration's number
 
 
 def teacher_loss(
@@ -42,7 +46,7 @@ def teacher_loss(
         positive_LD, negative_LD: texts of high and of low quality, of one length.
         negative_share: of clips with the degraded latent as their target.
         uniform_share: of clips with uniform times, the others have logit-normal ones.
-        condition_noise: noise on the condition, drawn between 0 and this for every clip.
+        condition_noise: share of noise in the condition, drawn between 0 and this for every clip.
     """
 
     def loss(dit: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -53,10 +57,10 @@ def teacher_loss(
         is_negative = torch.rand(count, generator=generator) < negative_share
         times = torch.randn(count, generator=generator).sigmoid(), torch.rand(count, generator=generator)
         time = T_MAX * torch.where(torch.rand(count, generator=generator) < uniform_share, times[1], times[0])
-        blur_time = T_MAX * condition_noise * torch.rand(count, generator=generator)
+        share = condition_noise * torch.rand(count, generator=generator).view(-1, 1, 1, 1, 1)
 
         target = torch.where(is_negative.view(-1, 1, 1, 1, 1), low, high)
-        condition = build_condition(mix(low, blur, blur_time))
+        condition = build_condition(low + share / (1 - share) * blur)
         clips = torch.cat([mix(target, noise, time), condition], 1).to(device)
         texts = [(negative_LD if negative else positive_LD).to(device) for negative in is_negative]
         velocity = dit(clips, texts, time.to(device))

@@ -110,7 +110,7 @@ def test_the_control_is_noise_as_strong_as_the_adversarial_difference(monkeypatc
         restorer.vae = load_vae("small")
         return evaluation.Method(name, restorer, None)
 
-    methods = [method("distilled", black), method("full", grey)]
+    methods = [method("distilled", black), method("tiny", grey)]
     outputs = dict(evaluation._outputs(methods, reference[..., :48, :64], "simple", 0))
     assert (outputs[CONTROL] - black).std() == pytest.approx(0.05, rel=0.1)
     assert CONTROL not in dict(evaluation._outputs(methods[:1], reference[..., :48, :64], "simple", 0))

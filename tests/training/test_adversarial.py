@@ -53,6 +53,17 @@ def test_the_players_minimise_the_weighted_sum_of_their_terms():
     torch.testing.assert_close(found["loss"], found["gan"] + found["l1"] + found["feature_matching"])
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_the_generator_starts_from_the_noise_it_knows(scale):
+    dit, discriminator = networks()
+    starts = []
+    dit.register_forward_pre_hook(lambda module, given: starts.append(given[0][:, :2].std().item()))
+    players = adversarial_players(dit, discriminator, round_robin([(pool(), 12)]), TEXT, ARMS["final"], scale)
+    for player in players.values():
+        player.loss(player.model, 0, generator())
+    assert starts == pytest.approx([scale, scale], rel=0.15)
+
+
 def test_terms_without_weight_are_not_computed():
     dit, discriminator = networks()
     feed = round_robin([(pool(), 4)])

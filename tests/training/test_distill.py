@@ -6,7 +6,7 @@ from torch import nn
 
 from seedvr2_lab.console import InputError
 from seedvr2_lab.model.diffusion import T_MAX, sample
-from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, two_steps_as_one
+from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss, two_steps_as_one
 from seedvr2_lab.training.pairs import Pairs
 
 TEXT = torch.zeros(1, 3)
@@ -95,6 +95,44 @@ def test_guidance_is_folded_into_the_students_target():
 def test_odd_teachers_are_refused(steps):
     with pytest.raises(InputError, match="even"):
         halving_loss(Teacher(Known(exact_velocity), TEXT), steps, [])
+
+
+def test_from_the_same_noise_matching_is_the_last_halving():
+    teacher, student = Teacher(Known(exact_velocity), TEXT), Known(exact_velocity, 0.3)
+    values = [
+        loss(student, 0, torch.Generator().manual_seed(0))["loss"].item()
+        for loss in (
+            halving_loss(teacher, 2, [(pool(), 32)]),
+            matching_loss(teacher, 2, [(pool(), 32)], TEXT),
+        )
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 1.0])
+def test_a_student_learns_the_mean_of_what_it_cannot_know(correlation):
+    """Its loss is what the rest of the teacher's noise scatters, and least where theory says."""
+    teacher, scale = Teacher(Known(exact_velocity), TEXT), 0.5
+    loss = matching_loss(teacher, 128, [(pool(), 4096)], TEXT, scale, correlation)
+
+    def best(x, time):  # x is scale * noise
+        return x - (MEAN + correlation * STD * x / scale)
+
+    student = Known(best)
+    value = loss(student, 0, torch.Generator().manual_seed(0))["loss"]
+    value.backward()
+    assert value.item() == pytest.approx((1 - correlation**2) * STD**2, rel=0.05, abs=2e-4)
+    assert abs(student.offset.grad.item()) < 0.02
+    for worse in (Known(best, 0.3), Known(lambda x, time: best(x, time) + 0.6 * x)):
+        value = loss(worse, 0, torch.Generator().manual_seed(0))["loss"].item()
+        assert value == pytest.approx((1 - correlation**2) * STD**2 + 0.09, rel=0.05)
+
+
+def test_a_teacher_is_used_with_the_noise_it_knows():
+    """One that starts from zeros always says the same."""
+    teacher = Teacher(Known(lambda x, time: -MEAN + x), TEXT, noise_scale=0.0)
+    loss = matching_loss(teacher, 1, [(pool(), 8)], TEXT, noise_scale=0.0)
+    assert loss(Known(lambda x, time: -MEAN + x), 0, torch.Generator().manual_seed(0))["loss"].item() < 1e-20
 
 
 def test_consistency_holds_for_the_exact_end_of_the_path():

@@ -16,13 +16,13 @@ from seedvr2_lab.config import TRANSFORMERS
 from seedvr2_lab.console import InputError
 from seedvr2_lab.model.weights import load_generator
 from seedvr2_lab.training import stages
-from seedvr2_lab.training.schedule import LAPTOP, SCHEDULES
+from seedvr2_lab.training.schedule import LAPTOP, LAST_NOISE, SCHEDULES
 from seedvr2_lab.training.stages import Stage, train_stage
 from seedvr2_lab.training.validation import Samples
 
 SMALL = dict(dim=32, layers=2, heads=1, mlp_hidden=32, windows=dict(reference=(4, 4)))
 ORDER = ("regression", "teacher", "progressive", "consistency", "adversarial", "smaller")
-RESULTS = dict(zip(ORDER, ("_regression", "_teacher", "_distilled", "_consistency", "_full", "_smaller"), strict=True))
+RESULTS = dict(zip(ORDER, ("_regression", "_teacher", "_distilled", "_consistency", "", "_smaller"), strict=True))
 
 
 def train_small(name, folder, seed=0, **fields):
@@ -30,7 +30,8 @@ def train_small(name, folder, seed=0, **fields):
     torch.set_num_threads(1)  # bits depend on how many
     steps = {"progressive": 4}.get(name, 8)
     config = replace(getattr(SCHEDULES["smoke"], name), steps=steps, warmup=1, log_every=1, checkpoint_every=4)
-    SCHEDULES["smoke"] = replace(SCHEDULES["smoke"], crop=32, pools={1: 4, 5: 2}, validation=1, **{name: config})
+    configs = {"last_halving": config, name: config}
+    SCHEDULES["smoke"] = replace(SCHEDULES["smoke"], crop=32, pools={1: 4, 5: 2}, validation=1, **configs)
     TRANSFORMERS["study"], stages.TEACHER_STEPS, Samples.COUNT = SMALL, 8, 1
     where = dict(run=folder / name, pools=folder / "pairs", weights=folder / "weights")
     return train_stage(name, size="study", profile="smoke", seed=seed, **where, **fields)
@@ -91,11 +92,13 @@ def test_each_stage_starts_from_the_one_before(trained):
         assert moved(trained, one, other)
     record = json.loads((trained / "weights/dit_study_distilled.json").read_text())
     assert list(record["steps of the student"]) == ["4", "2", "1"]
+    for name in ("progressive", "adversarial", "smaller"):  # from the last student on
+        assert load_generator(trained / f"weights/dit_study{RESULTS[name]}.safetensors").noise_scale == LAST_NOISE
     record = json.loads((trained / "weights/dit_study_teacher.json").read_text())
     assert set(record["guidance"]) == {str(scale) for scale in stages.GUIDANCE}
     assert load_generator(trained / "weights/dit_study_teacher.safetensors").guidance in stages.GUIDANCE
-    record = json.loads((trained / "weights/dit_study_full.json").read_text())
-    assert record["losses"]["r1"] == LAPTOP.penalty and record["losses"]["l1"] == 0.1
+    record = json.loads((trained / "weights/dit_study.json").read_text())
+    assert record["losses"]["r1"] == LAPTOP.penalty and record["losses"]["l1"] == LAPTOP.l1
 
 
 def test_a_missing_earlier_stage_is_named(tmp_path):
