@@ -164,10 +164,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"\nfigures by clip: {options.out}/results.json")
     else:
         from seedvr2_lab.lab.evaluation import as_markdown, evaluate
+        from seedvr2_lab.lab.gallery import Gallery
 
+        gallery = Gallery()
         table = evaluate(
-            options.model.split(","), options.preset.split(","), footage=options.footage, device=options.device
+            options.model.split(","),
+            options.preset.split(","),
+            footage=options.footage,
+            device=options.device,
+            keep=gallery,
         )
+        if options.picture:
+            gallery.save(options.picture)
         print(as_markdown(table))
         if options.json:
             Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
@@ -302,6 +310,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--footage", help="video whose middle is degraded and restored beside the pictures")
     evaluate.add_argument("--json", help="file for the figures of every picture")
+    evaluate.add_argument("--picture", help="file for crops of all results side by side")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
 
     weights = commands.add_parser("weights", help="list or download the published weights, or those of the metrics")

@@ -1,6 +1,6 @@
 """How good restorers are, on pictures and footage that nothing was ever chosen or trained on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seedvr2_lab.console import InputError, progress
+from seedvr2_lab.lab.gallery import ORIGINAL
 from seedvr2_lab.media.clips import EVALUATION, load_picture
 from seedvr2_lab.media.degrade import PRESETS, degrade, resize
 from seedvr2_lab.media.video import VideoReader
@@ -22,6 +23,7 @@ METRICS = ("psnr", "ssim", "texture", "spectrum", "high_frequency", "gmsd", "piq
 BICUBIC, CEILING, CONTROL = "bicubic", "VAE alone", "distilled + noise"
 FOOTAGE_FRAMES = 17
 
+Keep = Callable[[str, str, Tensor], None]  # (case, method, clip); of a case the original comes first
 Row = dict[str, str | float]  # source, preset, method and the metrics that could be measured
 
 
@@ -40,6 +42,7 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     footage: str | Path | None = None,
     device: str = "cpu",
+    keep: Keep = lambda case, method, clip: None,
 ) -> list[Row]:
     """Bicubic interpolation, the models, and the VAE alone, which is their ceiling.
 
@@ -51,6 +54,7 @@ def evaluate(
         models: names or files, with `@8` behind them for 8 steps instead of the model's own number.
         presets: of `degrade`.
         footage: a video file.
+        keep: called with what came out for the first of the seeds, to look at (see `Gallery`).
 
     Raises:
         InputError: there is no such model, preset or file.
@@ -66,9 +70,13 @@ def evaluate(
         scale = PRESETS[preset].scale
         reference = clip_CTHW[..., : clip_CTHW.shape[2] // scale * scale, : clip_CTHW.shape[3] // scale * scale]
         rows: dict[str, list[dict[str, float]]] = {}
+        case = f"{Path(source).stem}, {preset}"
+        keep(case, ORIGINAL, reference)
         for seed in seeds:
             for method, output in _outputs(methods, reference, preset, seed):
                 rows.setdefault(method, []).append(_measured(output, reference))
+                if seed == seeds[0]:
+                    keep(case, method, output)
         for method, found in rows.items():
             means = {metric: fmean(row[metric] for row in found) for metric in found[0]}
             table.append({"source": source, "preset": preset, "method": method} | means)
