@@ -174,11 +174,11 @@ def _evaluate(options: argparse.Namespace) -> None:
             device=options.device,
             keep=gallery,
         )
-        if options.picture:
-            gallery.save(options.picture)
         print(as_markdown(table))
         if options.json:
             Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
+        if options.picture:
+            gallery.save(options.picture)
 
 
 def _weights(options: argparse.Namespace) -> None:
