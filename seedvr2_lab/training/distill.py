@@ -3,8 +3,8 @@
 - *Progressive* (the paper's section 3.3; Salimans and Ho 2022): the student of n/2 steps learns to do in one step what
   its teacher of n steps does in two, then becomes the teacher of the next halving: 64, 32, ... 1. Guidance is folded
   in by the first halving; after it the text alone says it all.
-- *Towards the mean*: the last student may be told only a part of its teacher's noise. It cannot know then which of the
-  teacher's results is meant, and learns their mean as far as it does not know.
+- *Towards the truth*: the last student may learn from the clean latents beside its teacher. It cannot know which of the
+  possible ones is meant, and what it learns of them is their mean.
 - *To another size*: a smaller student learns the one step of a larger model, as the paper's 3B does from its 7B.
 - *Consistency* (discrete time, the first stage of APT; Song et al. 2023): the clean latents that the student sees from
   two neighbouring points of the teacher's path are to agree; at time 0 it is the point itself.
@@ -101,28 +101,31 @@ def matching_loss(
     batches: Sequence[tuple[Pairs, int]],
     text_LD: Tensor,
     noise_scale: float = 1.0,
-    correlation: float = 1.0,
+    truth: float = 0.0,
 ) -> Loss:
     """All of a teacher's `steps` in one of the student's: mean squared error of the clean latent, at time 1000 the same
     as that of the velocity. The student may be of another size.
 
-    Where the teacher's results are Gaussian, a student of correlation r restores their mean plus r times the deviation
-    that belongs to its noise: its squared error is 1 + r² times that of the mean.
+    Where a share w of the loss is the distance from the true latent, the best student restores (1 - w) of what its
+    teacher draws from that noise and w of the mean of all true ones: where those are Gaussian its squared error is
+    1 + (1 - w)² times that of the mean, against twice that of a faithful student.
 
     Args:
         text_LD: the student's own text, as wide as it reads.
-        noise_scale: of the noise that the student starts from.
-        correlation: of the student's noise with the teacher's, from 0 to 1.
+        noise_scale: of the student's noise, which is the teacher's own but for its strength.
+        truth: the share w.
     """
 
     def loss(student: DiT, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        noise, condition, _, _ = _point_on_a_path(student, batches, step, 1, generator)
-        unknown = torch.randn(noise.shape, generator=generator, dtype=noise.dtype).to(noise.device)
-        drawn = correlation * noise + (1 - correlation**2) ** 0.5 * unknown
+        pool, count = batches[step % len(batches)]
+        low, high = pool.draw(count, generator, next(student.parameters()).device)
+        noise = torch.randn(low.shape, generator=generator).to(low.device)
+        condition = build_condition(low)
         with torch.no_grad():
-            target = sample(teacher.velocity(condition), teacher.noise_scale * drawn, steps)
+            drawn = sample(teacher.velocity(condition), teacher.noise_scale * noise, steps)
         restored = one_step(student, noise_scale * noise, condition, text_LD)
-        return {"loss": (restored - target).square().flatten(1).mean(1).mean()}
+        imitation, error = ((restored - target).square().mean() for target in (drawn, high))
+        return {"loss": (1 - truth) * imitation + truth * error, "imitation": imitation, "error": error}
 
     return loss
 

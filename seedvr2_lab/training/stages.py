@@ -33,7 +33,7 @@ from seedvr2_lab.training.loop import Loss, TrainConfig, train, train_players
 from seedvr2_lab.training.losses import ARMS
 from seedvr2_lab.training.pairs import Pairs, encode_pairs
 from seedvr2_lab.training.regression import regression_loss
-from seedvr2_lab.training.schedule import LAST_CORRELATION, LAST_NOISE, SCHEDULES, Schedule
+from seedvr2_lab.training.schedule import LAST_NOISE, LAST_TRUTH, SCHEDULES, Schedule
 from seedvr2_lab.training.teacher import teacher_loss
 from seedvr2_lab.training.validation import Figures, Samples, generator_validation, vae_validation
 
@@ -147,8 +147,8 @@ def train_teacher(stage: Stage) -> Path:
 
 
 def train_progressive(stage: Stage) -> Path:
-    """64 steps to one by halving; every student begins as its teacher and becomes the next one's. The last one is told
-    a part of its teacher's noise."""
+    """64 steps to one by halving; every student begins as its teacher and becomes the next one's. The last one learns
+    from the clean latents, too."""
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
     batches, halvings = stage.batches(vae), {}
     while taught.steps > 1:
@@ -160,7 +160,7 @@ def train_progressive(stage: Stage) -> Path:
             student = student._replace(noise_scale=LAST_NOISE)
             config = replace(stage.schedule.last_halving, seed=stage.config(number).seed)
             text = student.text.to(stage.device)
-            loss = matching_loss(teacher, taught.steps, batches, text, LAST_NOISE, LAST_CORRELATION)
+            loss = matching_loss(teacher, taught.steps, batches, text, LAST_NOISE, LAST_TRUTH)
         taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
         halvings[taught.steps] = _validate(stage, taught, vae)
     return _finish(stage, "distilled", taught, vae, {"steps of the student": halvings})

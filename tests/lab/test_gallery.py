@@ -40,7 +40,9 @@ def test_the_figure_names_cases_and_methods_and_ends_with_the_original(monkeypat
     gallery = Gallery()
     evaluate(("tiny",), ("simple",), seeds=(0, 1), keep=gallery)
     axes = gallery.figure().axes
-    assert [here.get_title(loc="left") for here in axes[:3]] == [f"{name}, simple" for name in ("chelsea", "china", "flower")]
+    assert [here.get_title(loc="left") for here in axes[:3]] == [
+        f"{name}, simple" for name in ("chelsea", "china", "flower")
+    ]
     assert [here.get_ylabel() for here in axes[::3]] == [BICUBIC, "tiny", CEILING, ORIGINAL]
 
 
