@@ -90,8 +90,8 @@ ARMS = {
     "progressive": Arm("progressive"),
     "short chain": Arm("progressive", chain=8),
     "consistency": Arm("consistency"),
-    # With the time of the distilled start on top: 865 s on a core where a step of the laptop profile takes 1.6 s.
-    "+fm, longer": _adversarial("+fm", effort=7.8),
+    # With the time of the distilled start on top: 1120 s of a core where a step of the laptop profile takes 1.6 s.
+    "+fm, longer": _adversarial("+fm", effort=9.8),
     "growing": _adversarial("final", phases=GROWING),
     "clips": _adversarial("final", phases=CLIPS),
 }

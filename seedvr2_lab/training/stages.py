@@ -150,6 +150,8 @@ def train_progressive(stage: Stage) -> Path:
     """64 steps to one by halving; every student begins as its teacher and becomes the next one's. The last one learns
     from the clean latents, too."""
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
+    if taught.steps < 2:
+        raise InputError(f"{stage.teacher} is a model of one step: give --teacher one of several")
     batches, halvings = stage.batches(vae), {}
     while taught.steps > 1:
         student = taught._replace(dit=_copy(taught.dit), steps=taught.steps // 2, guidance=1.0)
@@ -163,7 +165,8 @@ def train_progressive(stage: Stage) -> Path:
             loss = matching_loss(teacher, taught.steps, batches, text, LAST_NOISE, LAST_TRUTH)
         taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
         halvings[taught.steps] = _validate(stage, taught, vae)
-    return _finish(stage, "distilled", taught, vae, {"steps of the student": halvings})
+    last = {"last halving": dataclasses.asdict(config), "truth": LAST_TRUTH, "noise scale": LAST_NOISE}
+    return _finish(stage, "distilled", taught, vae, {**last, "steps of the student": halvings})
 
 
 def train_consistency(stage: Stage) -> Path:

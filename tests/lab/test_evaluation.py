@@ -44,31 +44,30 @@ def mean(rows, method, metric):
 
 @pytest.mark.parametrize("preset", ["light", pytest.param("paper", marks=pytest.mark.slow)])
 def test_the_bundled_models_are_what_the_readme_says(preset):
-    """The regression is nearer to the original than bicubic, the distilled model nearer to what pictures look like."""
+    """The distilled model is nearer to the original than bicubic, `tiny` looks more like real pictures for little."""
     rows = check_readme(preset)
     for picture, metric in product(EVALUATION, ("psnr", "ssim")):
         assert rows[picture, BICUBIC][metric] < rows[picture, CEILING][metric]
-    for metric, sign in (("psnr", 1), ("ssim", 1), ("texture", -1)):
-        assert sign * mean(rows, "tiny", metric) > sign * mean(rows, BICUBIC, metric)
-    for metric in ("texture", "spectrum", "piqe"):
-        assert mean(rows, "distilled", metric) < mean(rows, "tiny", metric) < mean(rows, BICUBIC, metric)
-    assert mean(rows, "tiny", "high_frequency") < mean(rows, "distilled", "high_frequency") < 1
+    for metric in ("psnr", "ssim"):
+        assert mean(rows, "distilled", metric) > mean(rows, BICUBIC, metric)
+        assert mean(rows, "tiny", metric) > mean(rows, CONTROL, metric)
+    for metric in ("texture", "spectrum"):
+        assert mean(rows, "tiny", metric) < mean(rows, "distilled", metric) < mean(rows, BICUBIC, metric)
+    assert mean(rows, "tiny", "texture") < mean(rows, CONTROL, "texture")
+    assert mean(rows, BICUBIC, "high_frequency") < mean(rows, "distilled", "high_frequency")
+    assert mean(rows, "distilled", "high_frequency") < mean(rows, "tiny", "high_frequency") < 1
+    assert mean(rows, "tiny", "psnr") > mean(rows, "distilled", "psnr") - 1
 
 
-def test_the_default_model_beats_bicubic_on_every_picture():
-    rows = {(row["source"], row["method"]): row for row in evaluate()}
-    for picture, metric in product(EVALUATION, ("psnr", "ssim")):
-        assert rows[picture, BICUBIC][metric] < rows[picture, "tiny"][metric] < rows[picture, CEILING][metric]
-
-
-def test_one_step_after_distillation_is_as_good_as_64_by_the_records():
+def test_halving_keeps_what_the_teacher_does_and_the_last_one_gains_fidelity_by_the_records():
     teacher, distilled = (json.loads((BUNDLED / f"dit_{name}.json").read_text()) for name in ("teacher", "distilled"))
+    *samplers, last = distilled["steps of the student"].values()
     for frames in ("1 frames", "5 frames"):
-        many, one = (
-            {meter: record["validation"][f"{meter}, restored, {frames}"] for meter in ("psnr", "texture")}
-            for record in (teacher, distilled)
-        )
-        assert abs(one["psnr"] - many["psnr"]) < 0.5 and one["texture"] < many["texture"] + 0.1
+        many = {meter: teacher["validation"][f"{meter}, restored, {frames}"] for meter in ("psnr", "texture")}
+        for student in samplers:
+            assert abs(student[f"psnr, restored, {frames}"] - many["psnr"]) < 0.6
+            assert student[f"texture, restored, {frames}"] < many["texture"] + 0.1
+        assert last[f"psnr, restored, {frames}"] > max(many["psnr"] + 1, last[f"psnr, input, {frames}"])
 
 
 @pytest.fixture

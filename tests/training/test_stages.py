@@ -91,7 +91,7 @@ def test_each_stage_starts_from_the_one_before(trained):
     for one, other in (("teacher", "progressive"), ("progressive", "adversarial"), ("teacher", "consistency")):
         assert moved(trained, one, other)
     record = json.loads((trained / "weights/dit_study_distilled.json").read_text())
-    assert list(record["steps of the student"]) == ["4", "2", "1"]
+    assert list(record["steps of the student"]) == ["4", "2", "1"] and record["last halving"]["steps"] == 4
     for name in ("progressive", "adversarial", "smaller"):  # from the last student on
         assert load_generator(trained / f"weights/dit_study{RESULTS[name]}.safetensors").noise_scale == LAST_NOISE
     record = json.loads((trained / "weights/dit_study_teacher.json").read_text())
@@ -124,6 +124,7 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path, fields):
         (["adversarial", "--arm", "best"], "there is no arm 'best': choose one of apt, rpgan"),
         (["adversarial", "--size", "huge", "--plan"], "there is no size 'huge': choose one of study, tiny, 3b, 7b"),
         (["progressive", "--teacher", "nowhere"], "model 'nowhere' is neither a file nor bundled"),
+        (["progressive", "--teacher", "distilled"], "distilled is a model of one step: give --teacher one of several"),
     ],
 )
 def test_a_users_mistake_is_answered_in_one_line(arguments, message, tmp_path, capsys):
