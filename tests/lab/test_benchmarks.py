@@ -211,7 +211,7 @@ def test_the_fingerprint_is_of_all_weights_and_settings():
     second = benchmarks.fingerprint(restorer)
     next(iter(restorer.vae.parameters())).data.flatten()[0] += 1
     third = benchmarks.fingerprint(restorer)
-    restorer.generator = restorer.generator._replace(noise_scale=0.5)
+    restorer.generator = restorer.generator._replace(noise_scale=0.25)
     assert len({first, second, third, benchmarks.fingerprint(restorer)}) == 4
 
 
