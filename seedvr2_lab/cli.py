@@ -216,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--width", type=int, help="in pixels; alone, the height follows")
     size.add_argument("--area", help="WIDTHxHEIGHT or pixels: as large as that, in the source's own shape")
     how = restore.add_argument_group("how")
-    how.add_argument("--model", default="tiny", help="tiny, teacher, 3b, 7b or a weight file (default tiny)")
+    how.add_argument("--model", default="tiny", help="tiny, distilled, teacher, 3b, 7b or a weight file (default tiny)")
     how.add_argument("--seed", type=int, default=0, help="of the noise, the same for every clip (default 0)")
     how.add_argument("--steps", type=int, help="calls of the transformer (default the model's own)")
     how.add_argument("--guidance", type=float, help="scale of the guidance, 1 for none (default the model's own)")
