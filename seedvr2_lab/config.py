@@ -45,8 +45,8 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(seeds=1, train_steps=12, batch=4, pool=16, test_crops=1),
-    "laptop": Profile(seeds=5, train_steps=1500, batch=8, pool=1024, test_crops=4),
+    "smoke": Profile(seeds=1, train_steps=6, batch=4, pool=16, test_crops=1),
+    "laptop": Profile(seeds=5, train_steps=400, batch=8, pool=1024, test_crops=3),
     "gpu": Profile(seeds=5, train_steps=20_000, batch=32, pool=8192, test_crops=4),
 }
 

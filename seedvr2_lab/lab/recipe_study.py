@@ -18,15 +18,17 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from seedvr2_lab.config import transformer_config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import CHECKOUT, kept
 from seedvr2_lab.lab.window_study import encode_picture
 from seedvr2_lab.model.discriminator import Discriminator
+from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
-from seedvr2_lab.model.weights import Generator, load_generator
+from seedvr2_lab.model.weights import Generator, fixed_text, load_generator
 from seedvr2_lab.training import losses
 from seedvr2_lab.training.adversarial import Feed, adversarial_players, growing, mixed
-from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss
+from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss
 from seedvr2_lab.training.loop import TrainConfig, train, train_players
 from seedvr2_lab.training.losses import AdversarialLosses
 from seedvr2_lab.training.pairs import Pairs, encode_pairs, weights_hash
@@ -36,6 +38,8 @@ from seedvr2_lab.training.validation import METERS, Crops, crops_of, mean_figure
 Phases = tuple[tuple[float, tuple[tuple[int, int], ...]], ...]  # from this share of the steps on: (clips, frames), ...
 
 PRESETS = ("light", "paper")
+SMALLER = "study"  # a size of config.TRANSFORMERS
+LONGER = 2.0
 VIEWS = 3  # test crops that are kept as pictures
 PICTURES: Phases = ((0.0, ((4, 1),)),)
 # As many latent frames a step everywhere: a clip of 5 frames has 3, a picture 1.
@@ -48,16 +52,18 @@ class Arm:
     """How a one-step restorer is made.
 
     Attributes:
-        way: "as it is" takes the start with one step and trains nothing.
+        way: "as it is" takes the start with one step and trains nothing; "both" halves steps first, then meets the
+            discriminator; "smaller" and "regression" train a transformer of the size `SMALLER` from nothing, by what
+            the start restores or by the original.
         start: a bundled model.
-        losses: of the adversarial way.
+        losses: of the adversarial ways.
         blocks: of the discriminator, counted from 1: where its heads read and features are matched; None: the paper's.
         phases: what adversarial steps learn from.
         chain: steps of the teacher that distillation starts with.
         effort: times the steps of the profile.
     """
 
-    way: Literal["as it is", "adversarial", "progressive", "consistency"]
+    way: Literal["as it is", "adversarial", "progressive", "consistency", "both", "smaller", "regression"]
     start: Literal["teacher", "distilled"] = "teacher"
     losses: AdversarialLosses | None = None
     blocks: tuple[int, ...] | None = None
@@ -75,6 +81,16 @@ def _adversarial(name: str, **changes) -> Arm:
     return replace(Arm("adversarial", start, found), **changes)
 
 
+BASES = {
+    "as it is": DISTILL,
+    "adversarial": ADVERSARIAL,
+    "both": ADVERSARIAL,
+    "progressive": DISTILL,
+    "consistency": DISTILL,
+    "smaller": LAPTOP.smaller,
+    "regression": LAPTOP.regression,
+}
+
 ARMS = {
     "teacher": Arm("as it is"),
     "distilled": Arm("as it is", "distilled"),
@@ -90,8 +106,12 @@ ARMS = {
     "progressive": Arm("progressive"),
     "short chain": Arm("progressive", chain=8),
     "consistency": Arm("consistency"),
-    # With the time of the distilled start on top: 1120 s of a core where a step of the laptop profile takes 1.6 s.
-    "+fm, longer": _adversarial("+fm", effort=9.8),
+    # The last column of Table 3 from a start that is made here, and the one before it with the time of that on top.
+    "both": _adversarial("full", way="both", start="teacher"),
+    "+fm, longer": _adversarial("+fm", effort=LONGER),
+    # A student of half the weights, with its large teacher and without.
+    "smaller": Arm("smaller", "distilled", effort=4),
+    "smaller, alone": Arm("regression", "distilled", effort=4),
     "growing": _adversarial("final", phases=GROWING),
     "clips": _adversarial("final", phases=CLIPS),
 }
@@ -132,10 +152,12 @@ def study_settings(arm: str, seed: int, profile: str) -> Settings:
     if profile not in WORK:
         raise InputError(f"there is no profile '{profile}': choose one of {', '.join(WORK)}")
     chosen, work = ARMS[arm], WORK[profile]
-    base = ADVERSARIAL if chosen.way == "adversarial" else DISTILL
-    steps = max(2, round(chosen.effort * work.steps))
-    training = replace(base, steps=steps, seed=seed, warmup=min(base.warmup, steps // 5), log_every=max(1, steps // 20))
+    training = _training(BASES[chosen.way], max(2, round(chosen.effort * work.steps)), seed)
     return Settings(chosen, work, training, "cuda" if profile == "gpu" and torch.cuda.is_available() else "cpu")
+
+
+def _training(base: TrainConfig, steps: int, seed: int) -> TrainConfig:
+    return replace(base, steps=steps, seed=seed, warmup=min(base.warmup, steps // 5), log_every=max(1, steps // 20))
 
 
 def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs: Path | None = None) -> dict[str, Any]:
@@ -152,8 +174,7 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
         log = []
         made = start._replace(steps=1, guidance=1.0)
         if settings.arm.way != "as it is":
-            make = adversarial if settings.arm.way == "adversarial" else distilled
-            made, log = make(settings, made, taught, vae, checkpoints)
+            made, log = MAKERS[settings.arm.way](settings, made, taught, vae, checkpoints)
         found, views = {}, []
         for frames, _ in settings.work.tests:
             crops = test_crops(vae, settings, frames)
@@ -218,6 +239,43 @@ def distilled(
         dit = train(student, loss, share, folder, settings.device).cpu().eval().requires_grad_(False)
         made, log = made._replace(dit=dit), log + _log(folder)
     return made, log
+
+
+def both(
+    settings: Settings, start: Generator, taught: Generator, vae: VideoVAE, checkpoints: Path
+) -> tuple[Generator, list[dict]]:
+    """As many steps of halving as of adversarial training after them."""
+    halving = _training(DISTILL, settings.training.steps, settings.training.seed)
+    halving = replace(settings, arm=replace(settings.arm, way="progressive"), training=halving)
+    made, log = distilled(halving, start, taught, vae, checkpoints / "halvings")
+    made, more = adversarial(settings, made, taught, vae, checkpoints / "adversarial")
+    return made, log + more
+
+
+def smaller(
+    settings: Settings, start: Generator, taught: Generator, vae: VideoVAE, checkpoints: Path
+) -> tuple[Generator, list[dict]]:
+    """A transformer with fewer weights that learns what the start restores, or the original; from the same noise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.training.seed)
+        student = DiT(transformer_config(SMALLER, windows=start.dit.config.windows))
+    made = Generator(student, fixed_text(student.config.dim), start.noise_scale)
+    teacher = Teacher(start.dit.to(settings.device), start.text.to(settings.device), noise_scale=start.noise_scale)
+    batches = [(training_pairs(vae, settings.work, 1), settings.work.distilled)]
+    truth = float(settings.arm.way == "regression")
+    loss = matching_loss(teacher, 1, batches, made.text.to(settings.device), made.noise_scale, truth)
+    dit = train(student, loss, settings.training, checkpoints, settings.device).cpu().eval()
+    return made._replace(dit=dit.requires_grad_(False)), _log(checkpoints)
+
+
+MAKERS = {
+    "adversarial": adversarial,
+    "progressive": distilled,
+    "consistency": distilled,
+    "both": both,
+    "smaller": smaller,
+    "regression": smaller,
+}
 
 
 def feed(settings: Settings, vae: VideoVAE) -> Feed:

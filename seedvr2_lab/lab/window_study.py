@@ -1,8 +1,8 @@
 """The window study: one small restorer trained under several window schemes, then shown pictures of other sizes.
 
 The task is the plainest one in which windows matter: restore one frame in latent space with one call of the
-transformer, by regression. An arm is a scheme; per seed all arms start from the same weights and see the same pairs in
-the same order. Sizes are token grids (height, width), a token is 8x8 pixels.
+transformer, by regression. An arm is a scheme, or one trained on crops of several shapes; per seed all arms start from
+the same weights and see the same pairs in the same order. Sizes are token grids (height, width), a token is 8x8 pixels.
 """
 
 import base64
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from seedvr2_lab import config
 from seedvr2_lab.console import InputError
-from seedvr2_lab.lab.arms import kept
+from seedvr2_lab.lab.arms import CHECKOUT, kept
 from seedvr2_lab.lab.evaluation import vae_round_trip
 from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture
 from seedvr2_lab.media.degrade import Degradation
@@ -42,8 +42,11 @@ Grid = tuple[int, int]  # tokens along height and width
 TOKEN = 8  # pixels
 DEGRADATION = Degradation()  # what `low_quality` draws from
 TRAINING_GRID = (18, 32)
-GRIDS = (TRAINING_GRID, (32, 18), (27, 48), (37, 45), (36, 56), (45, 80))  # portrait, larger, odd, as pictures allow
-SMOKE_GRIDS = (TRAINING_GRID, (37, 45), (36, 56))
+MIXED_GRIDS = (TRAINING_GRID, (32, 18), (24, 24), (14, 41), (41, 14))  # as many tokens, from landscape to portrait
+STRIPS = ((12, 48), (48, 12))  # as many tokens, an aspect ratio that no training crop has
+GRIDS = (TRAINING_GRID, (32, 18), *STRIPS, (27, 48), (37, 45), (36, 56), (45, 80))  # as pictures allow
+SMOKE_GRIDS = (TRAINING_GRID, (12, 48), (36, 56))
+CLIPPED = 0.5  # a window with less of the tokens of the largest one counts as clipped
 VIEW = "china", (36, 56), (slice(8, 24), slice(18, 38))  # picture, grid and the tokens of it that figures show
 
 SCHEMES = {
@@ -52,8 +55,11 @@ SCHEMES = {
     "adaptive": WindowScheme("adaptive", reference=TRAINING_GRID),
     "unscaled": WindowScheme("unscaled"),
     "global": WindowScheme("global"),
-    "fixed32": WindowScheme("fixed", size=(30, 32, 32)),  # a training picture fits in: no border is ever learned
+    # Windows that show training fewer borders: one column of them, and none at all.
+    "fixed26": WindowScheme("fixed", size=(30, 26, 26)),
+    "fixed32": WindowScheme("fixed", size=(30, 32, 32)),
 }
+MIXED = ", mixed"  # ends the name of an arm that is trained on MIXED_GRIDS
 SCHEME_NAMES = {scheme: name for name, scheme in SCHEMES.items()}
 
 
@@ -64,7 +70,8 @@ class Settings:
     transformer: DiTConfig
     training: TrainConfig
     batch: int
-    pool: int  # training pairs
+    pool: int  # training pairs, of all training grids together
+    training_grids: tuple[Grid, ...]  # successive steps go round them
     grids: tuple[Grid, ...]  # sizes to test
     crops: int  # test crops of each picture and size, drawn by the seed of the training
     test_windows: tuple[WindowScheme, ...]  # schemes to test the trained transformer with
@@ -72,22 +79,28 @@ class Settings:
 
 
 def study_settings(arm: str, seed: int, profile: str, test_windows: Sequence[str] = ("own",)) -> Settings:
-    """The settings of an arm (a name of SCHEMES) in a profile; "own" windows for testing are those of training."""
-    schemes = [_scheme(arm if name == "own" else name) for name in test_windows]
+    """The settings of an arm (a name of SCHEMES, perhaps with MIXED at its end) in a profile; "own" windows for testing
+    are those of training."""
+    schemes = [_scheme(scheme_name(arm) if name == "own" else name) for name in test_windows]
     work = config.profile(profile)
     training = TrainConfig(
-        steps=work.train_steps, learning_rate=2e-3, warmup=min(50, work.train_steps // 10), seed=seed, log_every=5
+        steps=work.train_steps, learning_rate=4e-3, warmup=work.train_steps // 10, seed=seed, log_every=5, muon=True
     )
     return Settings(
-        transformer=config.transformer_config("study", windows=_scheme(arm)),
+        transformer=config.transformer_config("study", windows=_scheme(scheme_name(arm))),
         training=training,
         batch=work.batch,
         pool=work.pool,
+        training_grids=MIXED_GRIDS if arm.endswith(MIXED) else (TRAINING_GRID,),
         grids=SMOKE_GRIDS if profile == "smoke" else GRIDS,
         crops=work.test_crops,
         test_windows=tuple(dict.fromkeys(schemes)),
         device="cuda" if profile == "gpu" and torch.cuda.is_available() else "cpu",
     )
+
+
+def scheme_name(arm: str) -> str:
+    return arm.removesuffix(MIXED)
 
 
 def _scheme(name: str) -> WindowScheme:
@@ -105,8 +118,8 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
     """
 
     def compute(checkpoints: Path) -> dict[str, Any]:
-        pairs = training_pairs(vae, settings.pool)
-        loss = regression_loss([(pairs, settings.batch)], fixed_text(settings.transformer.dim))
+        batches = [(pairs, settings.batch) for pairs in training_pairs(vae, settings.pool, settings.training_grids)]
+        loss = regression_loss(batches, fixed_text(settings.transformer.dim))
         dit = train(new_transformer(settings), loss, settings.training, checkpoints)
         log = [json.loads(line) for line in (checkpoints / "log.jsonl").read_text().splitlines()]
         tests, view = [], ""
@@ -145,10 +158,12 @@ def run_baselines(settings: Settings, vae: VideoVAE, folder: Path | None = None)
     return kept({"study": "windows, baselines", **tested}, compute, folder)
 
 
-@lru_cache(maxsize=1)
-def training_pairs(vae: VideoVAE, count: int) -> Pairs:
-    """The pool that all arms and seeds draw from, encoded once in a process."""
-    return encode_pairs(vae, count, frames=1, size=tuple(TOKEN * tokens for tokens in TRAINING_GRID))
+@lru_cache(maxsize=2)
+def training_pairs(vae: VideoVAE, count: int, grids: tuple[Grid, ...] = (TRAINING_GRID,)) -> list[Pairs]:
+    """The pools that all arms and seeds draw from, one for each grid; encoded once, kept in `runs`."""
+    sizes = [tuple(TOKEN * tokens for tokens in grid) for grid in grids]
+    folder = CHECKOUT / "runs" / "pairs"
+    return [encode_pairs(vae, count // len(grids), frames=1, size=size, folder=folder) for size in sizes]
 
 
 def new_transformer(settings: Settings) -> DiT:
@@ -201,7 +216,8 @@ def restore(dit: nn.Module, vae: VideoVAE, case: Case) -> Tensor:
 
 
 def measure(restored: Tensor, case: Case, scheme: WindowScheme) -> dict[str, Any]:
-    """Where a number was read, and the numbers: PSNR in dB, SSIM, and the seam index at the scheme's window borders.
+    """Where a number was read, and the numbers: PSNR in dB, SSIM, the seam index at the scheme's window borders and the
+    error in its clipped windows (see `clipped_error`).
 
     The index is the mean of the axes that have borders, None if there are none.
     """
@@ -217,7 +233,25 @@ def measure(restored: Tensor, case: Case, scheme: WindowScheme) -> dict[str, Any
         "psnr": psnr(restored, case.original),
         "ssim": ssim(restored, case.original),
         "seam": fmean(seams) if seams else None,
+        "clipped": clipped_error(restored, case, scheme),
     }
+
+
+def clipped_error(restored: Tensor, case: Case, scheme: WindowScheme) -> float | None:
+    """How much worse a restoration is in windows that the picture's edge clips: its mean error there over that in the
+    others, as a share of the same ratio of the bicubic input, which knows no windows. Regular layers' windows count;
+    None if none of them is clipped (see CLIPPED)."""
+    windows = partition((1, *case.grid), scheme, False)
+    tokens = [(rows.stop - rows.start) * (columns.stop - columns.start) for _, rows, columns in windows]
+    clipped = torch.zeros(case.grid, dtype=torch.bool)
+    for (_, rows, columns), count in zip(windows, tokens, strict=True):
+        clipped[rows, columns] = count < CLIPPED * max(tokens)
+    if not clipped.any():
+        return None
+    pixels = clipped.repeat_interleave(TOKEN, 0).repeat_interleave(TOKEN, 1)
+    errors = [(picture - case.original).abs().mean((0, 1)) for picture in (restored, case.bicubic)]
+    ours, theirs = (float(error[pixels].mean() / error[~pixels].mean()) for error in errors)
+    return ours / theirs
 
 
 def borders(grid: Grid, scheme: WindowScheme) -> tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]:
@@ -233,7 +267,7 @@ def grid_name(grid: Grid) -> str:
 
 
 def score(rows: list[dict[str, Any]], metric: str, grids: Sequence[str] | None = None) -> float:
-    """The mean of "psnr", "ssim" or "seam" over measurements, of these grids only if given; nan if there are none."""
+    """The mean of a number of `measure` over measurements, of these grids only if given; nan if there are none."""
     values = [row[metric] for row in rows if (grids is None or row["grid"] in grids) and row[metric] is not None]
     return fmean(values) if values else nan
 

@@ -115,7 +115,7 @@ def drag(page, start: float, end: float) -> None:
 
 def run_all_shows_a_result_and_its_static_twin(page):
     assert page.locator(".svl-compare select[data-control=left] option").count() == 3
-    assert page.locator(".jp-OutputArea-output img").count() >= 1
+    page.locator(".jp-OutputArea-output img").first.wait_for(state="attached")  # drawn after the result is shown
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     for theme in ("Light", "Dark"):
         set_theme(page, theme)

@@ -21,7 +21,7 @@ TRACE = {"recipe": 1, "losses": [0.49602, 0.40815, 0.31671], "psnr": [13.0994, 9
 
 def small(arm: str = "adaptive", seed: int = 0, **changes) -> window_study.Settings:
     settings = study_settings(arm, seed, "smoke", changes.pop("test_windows", ("own",)))
-    training = replace(settings.training, steps=3, learning_rate=1e-3, warmup=1, log_every=1, bf16=False)
+    training = replace(settings.training, steps=3, learning_rate=1e-3, warmup=1, log_every=1, bf16=False, muon=False)
     return replace(settings, training=training, batch=2, pool=4, grids=(TRAINING_GRID,), crops=1, **changes)
 
 
@@ -36,6 +36,11 @@ def vae() -> VideoVAE:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("arms")
+
+
+@pytest.fixture(autouse=True)
+def own_pools(monkeypatch, folder):
+    monkeypatch.setattr(window_study, "CHECKOUT", folder)
 
 
 def run(settings, vae, folder):
@@ -57,7 +62,7 @@ def test_arms_of_a_seed_start_alike_and_see_the_same_pairs(vae):
         assert torch.equal(value, adaptive.state_dict()[name])
     assert not torch.equal(fixed.vid_in.proj.weight, other.vid_in.proj.weight)
 
-    pairs = window_study.training_pairs(vae, 4)
+    (pairs,) = window_study.training_pairs(vae, 4)
     seen = []
     for dit in (fixed, adaptive):
         dit.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -96,6 +101,30 @@ def test_planted_seams_are_measured_at_the_borders_of_the_scheme(vae):
         seams = measure(case.bicubic + 0.05 * strip, case, SCHEMES["adaptive"])["seam"]
         elsewhere = measure(case.bicubic + 0.05 * strip, case, SCHEMES["fixed"])["seam"]
         assert seams > 1.2 > elsewhere
+
+
+def test_a_planted_error_in_clipped_windows_is_measured(vae):
+    for case in window_study.evaluation_cases(vae, (TRAINING_GRID,), 1, 0):
+        scheme = SCHEMES["fixed"]  # 13x13: rows 13 and 5, columns 13, 13 and 6
+        assert measure(case.bicubic, case, scheme)["clipped"] == pytest.approx(1)
+        error = case.bicubic - case.original
+        worse = torch.ones(144, 256)
+        worse[104:] = worse[:, 208:] = 3
+        assert measure(case.original + error * worse, case, scheme)["clipped"] == pytest.approx(3, rel=1e-4)
+        assert measure(case.bicubic, case, SCHEMES["adaptive"])["clipped"] is None  # 6x11, 10 in the last column
+
+
+def test_a_mixed_arm_goes_round_shapes_of_the_same_area(vae, folder):
+    settings = study_settings("adaptive, mixed", 0, "smoke")
+    assert settings.transformer == study_settings("adaptive", 0, "smoke").transformer
+    pools = window_study.training_pairs(vae, 10, settings.training_grids)
+    shapes = {tuple(pool.low_BCTHW.shape[-2:]) for pool in pools}
+    assert len(shapes) == 5 and all(len(pool.low_BCTHW) == 2 for pool in pools)
+    areas = [height * width / 4 for height, width in shapes]  # tokens of 2x2 latent pixels
+    assert max(areas) / min(areas) < 1.01
+    mixed = replace(small("adaptive, mixed"), pool=5, batch=1)
+    found = run(mixed, vae, folder)
+    assert found["losses"] != run(replace(mixed, training_grids=(TRAINING_GRID,)), vae, folder)["losses"]
 
 
 @pytest.mark.parametrize("name", SCHEMES)
