@@ -21,6 +21,7 @@ from PIL import Image
 from seedvr2_lab.config import transformer_config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import CHECKOUT, kept
+from seedvr2_lab.lab.lossless import LENGTHS, PixelUnshuffle, lossless_models
 from seedvr2_lab.lab.window_study import encode_picture
 from seedvr2_lab.model.discriminator import Discriminator
 from seedvr2_lab.model.dit import DiT
@@ -32,14 +33,15 @@ from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss
 from seedvr2_lab.training.loop import TrainConfig, train, train_players
 from seedvr2_lab.training.losses import AdversarialLosses
 from seedvr2_lab.training.pairs import Pairs, encode_pairs, weights_hash
-from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP
+from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP, SCRATCH
 from seedvr2_lab.training.validation import METERS, Crops, crops_of, mean_figures
 
 Phases = tuple[tuple[float, tuple[tuple[int, int], ...]], ...]  # from this share of the steps on: (clips, frames), ...
 
 PRESETS = ("light", "paper")
+LOSSLESS = "lossless "  # begins the name of a start without a VAE
 SMALLER = "study"  # a size of config.TRANSFORMERS
-LONGER = 2.0
+LONGER = 2.0  # 80 steps of halving take 137 s of a core, 80 adversarial ones 119 to 153 s
 VIEWS = 3  # test crops that are kept as pictures
 PICTURES: Phases = ((0.0, ((4, 1),)),)
 # As many latent frames a step everywhere: a clip of 5 frames has 3, a picture 1.
@@ -55,7 +57,7 @@ class Arm:
         way: "as it is" takes the start with one step and trains nothing; "both" halves steps first, then meets the
             discriminator; "smaller" and "regression" train a transformer of the size `SMALLER` from nothing, by what
             the start restores or by the original.
-        start: a bundled model.
+        start: a bundled model, or a "lossless" one (see lab/lossless.py), which takes the VAE out of the game.
         losses: of the adversarial ways.
         blocks: of the discriminator, counted from 1: where its heads read and features are matched; None: the paper's.
         phases: what adversarial steps learn from.
@@ -64,7 +66,7 @@ class Arm:
     """
 
     way: Literal["as it is", "adversarial", "progressive", "consistency", "both", "smaller", "regression"]
-    start: Literal["teacher", "distilled"] = "teacher"
+    start: Literal["teacher", "distilled", "lossless teacher", "lossless distilled"] = "teacher"
     losses: AdversarialLosses | None = None
     blocks: tuple[int, ...] | None = None
     phases: Phases = PICTURES
@@ -96,6 +98,9 @@ ARMS = {
     "distilled": Arm("as it is", "distilled"),
     # Table 3, column by column, and the released weights.
     **{name: _adversarial(name) for name in losses.ARMS},
+    # The first and the last column without a VAE.
+    "apt, lossless": _adversarial("apt", start="lossless teacher"),
+    "full, lossless": _adversarial("full", start="lossless distilled"),
     # What a discriminator looks at, of 8 blocks; the paper's 16, 26 and 36 of 36 are 4, 6 and 8 here.
     "early blocks": _adversarial("+fm", blocks=(1, 2, 3)),
     "last block": _adversarial("+fm", blocks=(8,)),
@@ -167,25 +172,43 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
         "figures": by the number of frames, meter -> mean over the test crops; "log": rows of the training log;
         "seconds" it took; "views": the first test pictures restored, PNGs in base64.
     """
-    start = load_generator(settings.arm.start)
-    taught = load_generator("teacher")
 
     def compute(checkpoints: Path) -> dict[str, Any]:
+        start, taught, codec = _models(settings, vae)
         log = []
         made = start._replace(steps=1, guidance=1.0)
         if settings.arm.way != "as it is":
-            made, log = MAKERS[settings.arm.way](settings, made, taught, vae, checkpoints)
+            made, log = MAKERS[settings.arm.way](settings, made, taught, codec, checkpoints)
         found, views = {}, []
         for frames, _ in settings.work.tests:
-            crops = test_crops(vae, settings, frames)
-            clips = restored(made, vae, crops)
+            crops = test_crops(codec, settings, frames)
+            clips = restored(made, codec, crops)
             found[str(frames)] = figures_of(clips, crops)
             if frames == 1:
                 views = [encode_picture(clip) for clip in clips[:VIEWS]]
         return {"figures": found, "log": log, "seconds": sum(row["seconds"] for row in _ends(log)), "views": views}
 
-    models = {"start": weights_hash(start.dit), "teacher": weights_hash(taught.dit), "vae": weights_hash(vae)}
+    if settings.arm.start.startswith(LOSSLESS):
+        models = {"lossless": LENGTHS, "base": (SCRATCH, DISTILL)}
+    else:
+        starts = {"start": settings.arm.start, "teacher": "teacher"}
+        models = {what: weights_hash(load_generator(name).dit) for what, name in starts.items()}
+        models |= {"vae": weights_hash(vae)}
     return kept({"study": "recipe", "arm": settings, "presets": PRESETS, **models}, compute, folder, runs)
+
+
+def _models(settings: Settings, vae: VideoVAE) -> tuple[Generator, Generator, VideoVAE | PixelUnshuffle]:
+    """What the arm begins as, what its discriminator begins as, and the codec of both."""
+    name = settings.arm.start
+    if not name.startswith(LOSSLESS):
+        return load_generator(name), load_generator("teacher"), vae
+    codec = _pixel_unshuffle()
+    batches = [(training_pairs(codec, settings.work, 1), settings.work.distilled)]
+    made = lossless_models(batches, settings.work.steps, settings.device, CHECKOUT / "runs" / "lossless")
+    return made[name.removeprefix(LOSSLESS)], made["teacher"], codec
+
+
+_pixel_unshuffle = lru_cache(maxsize=1)(PixelUnshuffle)  # one object, that pools and crops are kept by
 
 
 def run_bounds(settings: Settings, vae: VideoVAE, folder: Path | None = None) -> dict[str, dict[str, Any]]:

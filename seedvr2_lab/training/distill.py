@@ -10,6 +10,7 @@
   two neighbouring points of the teacher's path are to agree; at time 0 it is the point itself.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,8 +30,10 @@ from seedvr2_lab.model.diffusion import (
     sample,
 )
 from seedvr2_lab.model.dit import DiT
+from seedvr2_lab.model.weights import Generator
 from seedvr2_lab.training.loop import Loss
 from seedvr2_lab.training.pairs import Pairs
+from seedvr2_lab.training.schedule import LAST_NOISE, LAST_TRUTH
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,19 @@ class Teacher:
 
     def velocity(self, condition: Tensor) -> Velocity:
         return conditioned(self.dit, condition, self.positive_LD, self.negative_LD, self.guidance)
+
+
+def student_of(taught: Generator, batches: Sequence[tuple[Pairs, int]], device: str = "cpu") -> tuple[Generator, Loss]:
+    """The student of half a teacher's steps, which begins with its weights, and what it minimises. The one of a single
+    step learns from the clean latents, too."""
+    texts = (None if text is None else text.to(device) for text in (taught.text, taught.negative_text))
+    teacher = Teacher(taught.dit.to(device).requires_grad_(False), *texts, taught.guidance, taught.noise_scale)
+    learner = copy.deepcopy(taught.dit).requires_grad_(True)
+    student = taught._replace(dit=learner, steps=taught.steps // 2, guidance=1.0)
+    if student.steps > 1:
+        return student, halving_loss(teacher, taught.steps, batches)
+    loss = matching_loss(teacher, taught.steps, batches, teacher.positive_LD, LAST_NOISE, LAST_TRUTH)
+    return student._replace(noise_scale=LAST_NOISE), loss
 
 
 def two_steps_as_one(velocity: Velocity, x: Tensor, time: Tensor, until: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import BUNDLED, Generator, fixed_text, load_generator, load_vae, save_generator, save_vae
 from seedvr2_lab.training.adversarial import adversarial_players, growing, mixed
 from seedvr2_lab.training.codec import CODEC, codec_loss, initialise, latent_scale
-from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss
+from seedvr2_lab.training.distill import Teacher, consistency_loss, matching_loss, student_of
 from seedvr2_lab.training.loop import Loss, TrainConfig, train, train_players
 from seedvr2_lab.training.losses import ARMS
 from seedvr2_lab.training.pairs import Pairs, encode_pairs
@@ -154,15 +154,10 @@ def train_progressive(stage: Stage) -> Path:
         raise InputError(f"{stage.teacher} is a model of one step: give --teacher one of several")
     batches, halvings = stage.batches(vae), {}
     while taught.steps > 1:
-        student = taught._replace(dit=_copy(taught.dit), steps=taught.steps // 2, guidance=1.0)
-        teacher, number = _teacher(stage, taught), len(halvings) + 1
-        if student.steps > 1:
-            config, loss = stage.config(number), halving_loss(teacher, taught.steps, batches)
-        else:
-            student = student._replace(noise_scale=LAST_NOISE)
-            config = replace(stage.schedule.last_halving, seed=stage.config(number).seed)
-            text = student.text.to(stage.device)
-            loss = matching_loss(teacher, taught.steps, batches, text, LAST_NOISE, LAST_TRUTH)
+        student, loss = student_of(taught, batches, stage.device)
+        config = stage.config(len(halvings) + 1)
+        if student.steps == 1:
+            config = replace(stage.schedule.last_halving, seed=config.seed)
         taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
         halvings[taught.steps] = _validate(stage, taught, vae)
     last = {"last halving": dataclasses.asdict(config), "truth": LAST_TRUTH, "noise scale": LAST_NOISE}
