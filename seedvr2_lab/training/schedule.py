@@ -58,7 +58,7 @@ ADVERSARIAL = TrainConfig(steps=70, learning_rate=5e-5, warmup=20, ema=0.99, bet
 # than bicubic on validation pictures. Of one that only learns the mean and has no noise, adversarial training makes a
 # repeater of one pattern: what is to vary needs noise. It starts from half of the noise; at this width more of it gets
 # in the way of the picture. Our choice; the paper does not say what its one-step student loses.
-LAST_TRUTH, LAST_NOISE = 0.9, 0.5
+LAST_TRUTH, LAST_NOISE = 0.85, 0.5
 
 LAPTOP = Schedule(
     crop=128,
@@ -68,7 +68,7 @@ LAPTOP = Schedule(
     regression=SCRATCH,
     teacher=replace(SCRATCH, steps=5000, ema=0.999),
     progressive=DISTILL,
-    last_halving=replace(DISTILL, steps=2400, learning_rate=3e-3),  # a mean takes many pairs
+    last_halving=replace(DISTILL, steps=400),  # a mean takes many pairs
     consistency=replace(DISTILL, steps=600),  # as long as the six halvings
     adversarial=ADVERSARIAL,
     smaller=replace(SCRATCH, steps=1500),
