@@ -40,6 +40,7 @@ Phases = tuple[tuple[float, tuple[tuple[int, int], ...]], ...]  # from this shar
 
 PRESETS = ("light", "paper")
 LOSSLESS = "lossless "  # begins the name of a start without a VAE
+QUIET = 0.25
 SMALLER = "study"  # a size of config.TRANSFORMERS
 LONGER = 2.0  # 80 steps of halving take 137 s of a core, 80 adversarial ones 119 to 153 s
 VIEWS = 3  # test crops that are kept as pictures
@@ -57,7 +58,8 @@ class Arm:
         way: "as it is" takes the start with one step and trains nothing; "both" halves steps first, then meets the
             discriminator; "smaller" and "regression" train a transformer of the size `SMALLER` from nothing, by what
             the start restores or by the original.
-        start: a bundled model, or a "lossless" one (see lab/lossless.py), which takes the VAE out of the game.
+        start: a bundled model, or a "lossless" one (see lab/lossless.py), which takes the VAE out of the game; the
+            "quiet teacher" begins with `QUIET` of the noise.
         losses: of the adversarial ways.
         blocks: of the discriminator, counted from 1: where its heads read and features are matched; None: the paper's.
         phases: what adversarial steps learn from.
@@ -66,7 +68,7 @@ class Arm:
     """
 
     way: Literal["as it is", "adversarial", "progressive", "consistency", "both", "smaller", "regression"]
-    start: Literal["teacher", "distilled", "lossless teacher", "lossless distilled"] = "teacher"
+    start: Literal["teacher", "distilled", "lossless teacher", "lossless distilled", "quiet teacher"] = "teacher"
     losses: AdversarialLosses | None = None
     blocks: tuple[int, ...] | None = None
     phases: Phases = PICTURES
@@ -101,6 +103,9 @@ ARMS = {
     # The first and the last column without a VAE.
     "apt, lossless": _adversarial("apt", start="lossless teacher"),
     "full, lossless": _adversarial("full", start="lossless distilled"),
+    # What may hide the differences between them (notebook 16).
+    **{f"{name}, quiet": _adversarial(name, start="quiet teacher") for name in ("apt", "rpgan", "+l1", "+fm")},
+    **{f"{name}, three times": _adversarial(name, effort=3) for name in ("apt", "rpgan", "+l1", "+fm")},
     # What a discriminator looks at, of 8 blocks; the paper's 16, 26 and 36 of 36 are 4, 6 and 8 here.
     "early blocks": _adversarial("+fm", blocks=(1, 2, 3)),
     "last block": _adversarial("+fm", blocks=(8,)),
@@ -191,7 +196,7 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
     if settings.arm.start.startswith(LOSSLESS):
         models = {"lossless": LENGTHS, "base": (SCRATCH, DISTILL)}
     else:
-        starts = {"start": settings.arm.start, "teacher": "teacher"}
+        starts = {"start": settings.arm.start.removeprefix("quiet "), "teacher": "teacher"}
         models = {what: weights_hash(load_generator(name).dit) for what, name in starts.items()}
         models |= {"vae": weights_hash(vae)}
     return kept({"study": "recipe", "arm": settings, "presets": PRESETS, **models}, compute, folder, runs)
@@ -200,6 +205,8 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
 def _models(settings: Settings, vae: VideoVAE) -> tuple[Generator, Generator, VideoVAE | PixelUnshuffle]:
     """What the arm begins as, what its discriminator begins as, and the codec of both."""
     name = settings.arm.start
+    if name == "quiet teacher":
+        return load_generator("teacher")._replace(noise_scale=QUIET), load_generator("teacher"), vae
     if not name.startswith(LOSSLESS):
         return load_generator(name), load_generator("teacher"), vae
     codec = _pixel_unshuffle()

@@ -83,3 +83,24 @@ def test_the_table_names_arms_that_exist_once():
         for claim in of_notebook(number):
             assert {claim.left, claim.right} <= set(ARMS) and claim.paper and (claim.predicted or claim.margin)
     assert of_notebook("11", ["rpgan", "apt"]) == [c for c in CLAIMS if c.id.startswith("rpgan")]
+
+
+def test_reasons_are_about_claims_and_arms_that_exist():
+    for reason in claims.REASONS:
+        assert {reason.left, reason.right} <= set(ARMS) and reason.text
+        look, first = reason.second_look, claims.BY_ID[reason.claim]
+        assert (look.meter, look.predicted, look.margin) == (first.meter, first.predicted, first.margin)
+        assert {look.left, look.right}.isdisjoint({first.left, first.right})
+    assert not set(claims.EXPLORATION_SEEDS) & set(claims.FRESH_SEEDS) and min(claims.EXPLORATION_SEEDS) >= 100
+
+
+@pytest.mark.parametrize(
+    ("claim", "explored", "name"),
+    [
+        (MORE, {"one": [0.1, 0.2], "two": [0.3, 0.1]}, "two"),
+        (Claim("less", "99", "", "a", "b", "psnr", -1), {"one": [-0.1, 0.2], "two": [0.3, 0.1]}, "one"),
+        (EQUAL, {"one": [-0.2, -0.1], "two": [0.3, -0.2]}, "two"),
+    ],
+)
+def test_the_likeliest_reason_speaks_most_for_the_claim(claim, explored, name):
+    assert claims.likeliest(claim, explored) == name
