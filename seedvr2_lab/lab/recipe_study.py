@@ -101,11 +101,11 @@ ARMS = {
     # Table 3, column by column, and the released weights.
     **{name: _adversarial(name) for name in losses.ARMS},
     # The first and the last column without a VAE.
-    "apt, lossless": _adversarial("apt", start="lossless teacher"),
-    "full, lossless": _adversarial("full", start="lossless distilled"),
+    "apt lossless": _adversarial("apt", start="lossless teacher"),
+    "full lossless": _adversarial("full", start="lossless distilled"),
     # What may hide the differences between them (notebook 16).
-    **{f"{name}, quiet": _adversarial(name, start="quiet teacher") for name in ("apt", "rpgan", "+l1", "+fm")},
-    **{f"{name}, three times": _adversarial(name, effort=3) for name in ("apt", "rpgan", "+l1", "+fm")},
+    **{f"{name} quiet": _adversarial(name, start="quiet teacher") for name in ("apt", "rpgan", "+l1", "+fm")},
+    **{f"{name} three times": _adversarial(name, effort=3) for name in ("apt", "rpgan", "+l1", "+fm")},
     # What a discriminator looks at, of 8 blocks; the paper's 16, 26 and 36 of 36 are 4, 6 and 8 here.
     "early blocks": _adversarial("+fm", blocks=(1, 2, 3)),
     "last block": _adversarial("+fm", blocks=(8,)),
@@ -118,10 +118,10 @@ ARMS = {
     "consistency": Arm("consistency"),
     # The last column of Table 3 from a start that is made here, and the one before it with the time of that on top.
     "both": _adversarial("full", way="both", start="teacher"),
-    "+fm, longer": _adversarial("+fm", effort=LONGER),
+    "+fm longer": _adversarial("+fm", effort=LONGER),
     # A student of half the weights, with its large teacher and without.
     "smaller": Arm("smaller", "distilled", effort=4),
-    "smaller, alone": Arm("regression", "distilled", effort=4),
+    "smaller alone": Arm("regression", "distilled", effort=4),
     "growing": _adversarial("final", phases=GROWING),
     "clips": _adversarial("final", phases=CLIPS),
 }

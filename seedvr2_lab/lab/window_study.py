@@ -59,7 +59,7 @@ SCHEMES = {
     "fixed26": WindowScheme("fixed", size=(30, 26, 26)),
     "fixed32": WindowScheme("fixed", size=(30, 32, 32)),
 }
-MIXED = ", mixed"  # ends the name of an arm that is trained on MIXED_GRIDS
+MIXED = " mixed"  # ends the name of an arm that is trained on MIXED_GRIDS
 SCHEME_NAMES = {scheme: name for name, scheme in SCHEMES.items()}
 
 

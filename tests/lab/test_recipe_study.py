@@ -103,3 +103,4 @@ def test_settings_can_be_kept(vae):
         json.dumps(arms.arm_key({"arm": study_settings(arm, 0, "laptop")}))
     keys = {arms.arm_key({"arm": study_settings(arm, 0, "laptop")}) for arm in ARMS}
     assert len(keys) == len(ARMS)
+    assert not [name for name in ARMS if "," in name]  # --arms takes several, with commas between them

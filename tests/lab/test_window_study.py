@@ -115,14 +115,14 @@ def test_a_planted_error_in_clipped_windows_is_measured(vae):
 
 
 def test_a_mixed_arm_goes_round_shapes_of_the_same_area(vae, folder):
-    settings = study_settings("adaptive, mixed", 0, "smoke")
+    settings = study_settings("adaptive mixed", 0, "smoke")
     assert settings.transformer == study_settings("adaptive", 0, "smoke").transformer
     pools = window_study.training_pairs(vae, 10, settings.training_grids)
     shapes = {tuple(pool.low_BCTHW.shape[-2:]) for pool in pools}
     assert len(shapes) == 5 and all(len(pool.low_BCTHW) == 2 for pool in pools)
     areas = [height * width / 4 for height, width in shapes]  # tokens of 2x2 latent pixels
     assert max(areas) / min(areas) < 1.01
-    mixed = replace(small("adaptive, mixed"), pool=5, batch=1)
+    mixed = replace(small("adaptive mixed"), pool=5, batch=1)
     found = run(mixed, vae, folder)
     assert found["losses"] != run(replace(mixed, training_grids=(TRAINING_GRID,)), vae, folder)["losses"]
 
