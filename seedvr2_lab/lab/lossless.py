@@ -4,8 +4,10 @@ Its latent is the picture itself, 4x4 pixels of three colours as 48 channels, so
 the small VAE. The bundled models know nothing of such latents; a teacher and a distilled one are trained here first.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,12 +15,12 @@ from torch import Tensor, nn
 
 from seedvr2_lab.config import transformer_config
 from seedvr2_lab.lab.arms import arm_key
-from seedvr2_lab.model.dit import DiT
+from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.model.weights import Generator, fixed_text, load_generator, save_generator
 from seedvr2_lab.training.distill import student_of
 from seedvr2_lab.training.loop import Loss, TrainConfig, train
 from seedvr2_lab.training.pairs import Pairs
-from seedvr2_lab.training.schedule import DISTILL, SCRATCH
+from seedvr2_lab.training.schedule import DISTILL, LAST_NOISE, LAST_TRUTH, SCRATCH
 from seedvr2_lab.training.teacher import teacher_loss
 
 SIDE = 4
@@ -44,6 +46,18 @@ class PixelUnshuffle(nn.Module):
         return rearrange(latent_BCTHW * std + mean, "B (C a b) T H W -> B C T (H a) (W b)", a=SIDE, b=SIDE)
 
 
+def lossless_settings(steps: int) -> dict[str, Any]:
+    """All that the models depend on besides the pairs, where an arm has so many steps."""
+    return {
+        "steps": steps,
+        "lengths": LENGTHS,
+        "base": [SCRATCH, DISTILL],
+        "last": [LAST_TRUTH, LAST_NOISE],
+        "codec": [SIDE, MEAN, STD],
+        "transformer": _transformer(3 * SIDE**2),
+    }
+
+
 def lossless_models(batches: list[tuple[Pairs, int]], steps: int, device: str, folder: Path) -> dict[str, Generator]:
     """A "teacher" of 64 steps and a "distilled" model of one, trained on such pairs or read from an earlier training.
 
@@ -51,8 +65,8 @@ def lossless_models(batches: list[tuple[Pairs, int]], steps: int, device: str, f
         steps: of an arm, which the trainings' lengths follow.
         folder: where checkpoints and finished models lie, below a name made of all that they depend on.
     """
-    size = {"steps": steps, "pairs": [(len(pairs.low_BCTHW), pairs.low_BCTHW.shape[-2:], n) for pairs, n in batches]}
-    folder = folder / arm_key({"lossless": size, "lengths": LENGTHS, "base": [SCRATCH, DISTILL]})
+    drawn = [(hashlib.sha256(part.numpy().tobytes()).hexdigest(), n) for pairs, n in batches for part in pairs]
+    folder = folder / arm_key({"lossless": lossless_settings(steps), "pairs": drawn})
     files = {name: folder / f"{name}.safetensors" for name in ("teacher", "distilled")}
     if not all(path.is_file() for path in files.values()):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,11 +81,14 @@ def lossless_models(batches: list[tuple[Pairs, int]], steps: int, device: str, f
     return {name: load_generator(path) for name, path in files.items()}
 
 
+def _transformer(channels: int) -> DiTConfig:
+    return transformer_config("tiny", in_channels=2 * channels + 1, out_channels=channels)
+
+
 def _teacher(batches: list[tuple[Pairs, int]], steps: int, device: str, folder: Path) -> Generator:
-    channels = batches[0][0].low_BCTHW.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        dit = DiT(transformer_config("tiny", in_channels=2 * channels + 1, out_channels=channels))
+        dit = DiT(_transformer(batches[0][0].low_BCTHW.shape[1]))
     text, negative = (fixed_text(dit.config.dim, negative=which) for which in (False, True))
     made = Generator(dit, text, noise_scale=1.0, vae="lossless", steps=64)
     config = replace(SCRATCH, steps=steps, warmup=min(SCRATCH.warmup, steps // 5))

@@ -1,19 +1,19 @@
-"""The recipe study: one-step restorers made in different ways from the same bundled models, of notebooks 11 to 14.
+"""The recipe study: one-step restorers made in different ways from the same bundled models, of notebooks 11 to 16.
 
 An arm is a way of making one; `ARMS` names them. With one seed all arms see the same pairs in the same order, begin
 with the same discriminator and are tested on the same crops. Seeds draw other pairs, discriminators and crops; the
-teacher and the distilled model that arms start from are always the bundled ones.
+teacher and the distilled model that arms start from are the bundled ones, but for the arms without a VAE.
 """
 
 import base64
 import copy
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,8 +21,9 @@ from PIL import Image
 from seedvr2_lab.config import transformer_config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import CHECKOUT, kept
-from seedvr2_lab.lab.lossless import LENGTHS, PixelUnshuffle, lossless_models
+from seedvr2_lab.lab.lossless import PixelUnshuffle, lossless_models, lossless_settings
 from seedvr2_lab.lab.window_study import encode_picture
+from seedvr2_lab.media.clips import Part
 from seedvr2_lab.model.discriminator import Discriminator
 from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
@@ -33,7 +34,7 @@ from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss
 from seedvr2_lab.training.loop import TrainConfig, train, train_players
 from seedvr2_lab.training.losses import AdversarialLosses
 from seedvr2_lab.training.pairs import Pairs, encode_pairs, weights_hash
-from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP, SCRATCH
+from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP
 from seedvr2_lab.training.validation import METERS, Crops, crops_of, mean_figures
 
 Phases = tuple[tuple[float, tuple[tuple[int, int], ...]], ...]  # from this share of the steps on: (clips, frames), ...
@@ -42,7 +43,7 @@ PRESETS = ("light", "paper")
 LOSSLESS = "lossless "  # begins the name of a start without a VAE
 QUIET = 0.25
 SMALLER = "study"  # a size of config.TRANSFORMERS
-LONGER = 2.0  # 80 steps of halving take 137 s of a core, 80 adversarial ones 119 to 153 s
+LONGER = 2.0  # 80 steps of halving take about as long as 80 adversarial ones: 81 to 137 s of a core, and 107 to 124 s
 VIEWS = 3  # test crops that are kept as pictures
 PICTURES: Phases = ((0.0, ((4, 1),)),)
 # As many latent frames a step everywhere: a clip of 5 frames has 3, a picture 1.
@@ -56,7 +57,7 @@ class Arm:
 
     Attributes:
         way: "as it is" takes the start with one step and trains nothing; "both" halves steps first, then meets the
-            discriminator; "smaller" and "regression" train a transformer of the size `SMALLER` from nothing, by what
+            discriminator; "smaller" and "smaller alone" train a transformer of the size `SMALLER` from nothing, by what
             the start restores or by the original.
         start: a bundled model, or a "lossless" one (see lab/lossless.py), which takes the VAE out of the game; the
             "quiet teacher" begins with `QUIET` of the noise.
@@ -67,7 +68,7 @@ class Arm:
         effort: times the steps of the profile.
     """
 
-    way: Literal["as it is", "adversarial", "progressive", "consistency", "both", "smaller", "regression"]
+    way: Literal["as it is", "adversarial", "progressive", "consistency", "both", "smaller", "smaller alone"]
     start: Literal["teacher", "distilled", "lossless teacher", "lossless distilled", "quiet teacher"] = "teacher"
     losses: AdversarialLosses | None = None
     blocks: tuple[int, ...] | None = None
@@ -84,16 +85,6 @@ def _adversarial(name: str, **changes) -> Arm:
     start = "distilled" if found.start == "progressive" else "teacher"
     return replace(Arm("adversarial", start, found), **changes)
 
-
-BASES = {
-    "as it is": DISTILL,
-    "adversarial": ADVERSARIAL,
-    "both": ADVERSARIAL,
-    "progressive": DISTILL,
-    "consistency": DISTILL,
-    "smaller": LAPTOP.smaller,
-    "regression": LAPTOP.regression,
-}
 
 ARMS = {
     "teacher": Arm("as it is"),
@@ -121,7 +112,7 @@ ARMS = {
     "+fm longer": _adversarial("+fm", effort=LONGER),
     # A student of half the weights, with its large teacher and without.
     "smaller": Arm("smaller", "distilled", effort=4),
-    "smaller alone": Arm("regression", "distilled", effort=4),
+    "smaller alone": Arm("smaller alone", "distilled", effort=4),
     "growing": _adversarial("final", phases=GROWING),
     "clips": _adversarial("final", phases=CLIPS),
 }
@@ -162,7 +153,7 @@ def study_settings(arm: str, seed: int, profile: str) -> Settings:
     if profile not in WORK:
         raise InputError(f"there is no profile '{profile}': choose one of {', '.join(WORK)}")
     chosen, work = ARMS[arm], WORK[profile]
-    training = _training(BASES[chosen.way], max(2, round(chosen.effort * work.steps)), seed)
+    training = _training(WAYS[chosen.way].base, max(2, round(chosen.effort * work.steps)), seed)
     return Settings(chosen, work, training, "cuda" if profile == "gpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -170,8 +161,17 @@ def _training(base: TrainConfig, steps: int, seed: int) -> TrainConfig:
     return replace(base, steps=steps, seed=seed, warmup=min(base.warmup, steps // 5), log_every=max(1, steps // 20))
 
 
-def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs: Path | None = None) -> dict[str, Any]:
+def run_arm(
+    settings: Settings,
+    vae: VideoVAE,
+    folder: Path | None = None,
+    runs: Path | None = None,
+    part: Part = "evaluation",
+) -> dict[str, Any]:
     """Make and test an arm, or read what an earlier run found. `folder` and `runs` as in `arms.kept`.
+
+    Args:
+        part: of the pictures, for the test crops; whatever chooses something takes "validation".
 
     Returns:
         "figures": by the number of frames, meter -> mean over the test crops; "log": rows of the training log;
@@ -183,23 +183,35 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
         log = []
         made = start._replace(steps=1, guidance=1.0)
         if settings.arm.way != "as it is":
-            made, log = MAKERS[settings.arm.way](settings, made, taught, codec, checkpoints)
+            made, log = WAYS[settings.arm.way].make(settings, made, taught, codec, checkpoints)
         found, views = {}, []
         for frames, _ in settings.work.tests:
-            crops = test_crops(codec, settings, frames)
+            crops = test_crops(codec, settings, frames, part)
             clips = restored(made, codec, crops)
             found[str(frames)] = figures_of(clips, crops)
             if frames == 1:
                 views = [encode_picture(clip) for clip in clips[:VIEWS]]
         return {"figures": found, "log": log, "seconds": sum(row["seconds"] for row in _ends(log)), "views": views}
 
-    if settings.arm.start.startswith(LOSSLESS):
-        models = {"lossless": LENGTHS, "base": (SCRATCH, DISTILL)}
+    return kept(_key(settings, vae, part), compute, folder, runs)
+
+
+def _key(settings: Settings, vae: VideoVAE, part: Part) -> dict[str, Any]:
+    """All that the numbers of an arm depend on."""
+    arm, key = settings.arm, {"study": "recipe", "arm": settings, "presets": PRESETS}
+    if arm.start.startswith(LOSSLESS):
+        key["lossless"] = lossless_settings(settings.work.steps)
     else:
-        starts = {"start": settings.arm.start.removeprefix("quiet "), "teacher": "teacher"}
-        models = {what: weights_hash(load_generator(name).dit) for what, name in starts.items()}
-        models |= {"vae": weights_hash(vae)}
-    return kept({"study": "recipe", "arm": settings, "presets": PRESETS, **models}, compute, folder, runs)
+        starts = {"start": arm.start.removeprefix("quiet "), "teacher": "teacher"}
+        key |= {what: weights_hash(load_generator(name).dit) for what, name in starts.items()}
+        key["vae"] = weights_hash(vae)
+    if arm.start.startswith("quiet "):
+        key["noise"] = QUIET
+    if arm.way == "both":
+        key["halvings"] = _halvings(settings).training
+    if arm.way.startswith("smaller"):
+        key["student"] = transformer_config(SMALLER)
+    return key if part == "evaluation" else key | {"part": part}
 
 
 def _models(settings: Settings, vae: VideoVAE) -> tuple[Generator, Generator, VideoVAE | PixelUnshuffle]:
@@ -271,13 +283,17 @@ def distilled(
     return made, log
 
 
+def _halvings(settings: Settings) -> Settings:
+    """Those of an arm that goes both ways."""
+    training = _training(DISTILL, settings.training.steps, settings.training.seed)
+    return replace(settings, arm=replace(settings.arm, way="progressive"), training=training)
+
+
 def both(
     settings: Settings, start: Generator, taught: Generator, vae: VideoVAE, checkpoints: Path
 ) -> tuple[Generator, list[dict]]:
     """As many steps of halving as of adversarial training after them."""
-    halving = _training(DISTILL, settings.training.steps, settings.training.seed)
-    halving = replace(settings, arm=replace(settings.arm, way="progressive"), training=halving)
-    made, log = distilled(halving, start, taught, vae, checkpoints / "halvings")
+    made, log = distilled(_halvings(settings), start, taught, vae, checkpoints / "halvings")
     made, more = adversarial(settings, made, taught, vae, checkpoints / "adversarial")
     return made, log + more
 
@@ -292,19 +308,27 @@ def smaller(
     made = Generator(student, fixed_text(student.config.dim), start.noise_scale)
     teacher = Teacher(start.dit.to(settings.device), start.text.to(settings.device), noise_scale=start.noise_scale)
     batches = [(training_pairs(vae, settings.work, 1), settings.work.distilled)]
-    truth = float(settings.arm.way == "regression")
+    truth = float(settings.arm.way == "smaller alone")
     loss = matching_loss(teacher, 1, batches, made.text.to(settings.device), made.noise_scale, truth)
     dit = train(student, loss, settings.training, checkpoints, settings.device).cpu().eval()
     return made._replace(dit=dit.requires_grad_(False)), _log(checkpoints)
 
 
-MAKERS = {
-    "adversarial": adversarial,
-    "progressive": distilled,
-    "consistency": distilled,
-    "both": both,
-    "smaller": smaller,
-    "regression": smaller,
+class Way(NamedTuple):
+    """How an arm is trained: from these settings, by this function."""
+
+    base: TrainConfig
+    make: Callable[[Settings, Generator, Generator, VideoVAE, Path], tuple[Generator, list[dict]]] | None
+
+
+WAYS = {
+    "as it is": Way(DISTILL, None),
+    "adversarial": Way(ADVERSARIAL, adversarial),
+    "progressive": Way(DISTILL, distilled),
+    "consistency": Way(DISTILL, distilled),
+    "both": Way(ADVERSARIAL, both),
+    "smaller": Way(LAPTOP.smaller, smaller),
+    "smaller alone": Way(LAPTOP.smaller, smaller),
 }
 
 
@@ -327,13 +351,13 @@ def training_pairs(vae: VideoVAE, work: Work, frames: int) -> Pairs:
 
 
 @lru_cache(maxsize=4)
-def _test_crops(vae: VideoVAE, frames: int, count: int, seed: int) -> Crops:
-    return crops_of("evaluation", vae, PRESETS, frames, count, seed)
+def _test_crops(vae: VideoVAE, part: Part, frames: int, count: int, seed: int) -> Crops:
+    return crops_of(part, vae, PRESETS, frames, count, seed)
 
 
-def test_crops(vae: VideoVAE, settings: Settings, frames: int) -> Crops:
+def test_crops(vae: VideoVAE, settings: Settings, frames: int, part: Part = "evaluation") -> Crops:
     """The crops that all arms of a seed are tested on."""
-    return _test_crops(vae, frames, dict(settings.work.tests)[frames], settings.training.seed)
+    return _test_crops(vae, part, frames, dict(settings.work.tests)[frames], settings.training.seed)
 
 
 @torch.inference_mode()

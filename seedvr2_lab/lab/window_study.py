@@ -1,8 +1,9 @@
 """The window study: one small restorer trained under several window schemes, then shown pictures of other sizes.
 
 The task is the plainest one in which windows matter: restore one frame in latent space with one call of the
-transformer, by regression. An arm is a scheme, or one trained on crops of several shapes; per seed all arms start from
-the same weights and see the same pairs in the same order. Sizes are token grids (height, width), a token is 8x8 pixels.
+transformer, by regression. An arm is a scheme; per seed all arms start from the same weights and see the same pairs in
+the same order, but for those that are trained on crops of several shapes. Sizes are token grids (height, width); a
+token is 8x8 pixels.
 """
 
 import base64
@@ -120,7 +121,7 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
     def compute(checkpoints: Path) -> dict[str, Any]:
         batches = [(pairs, settings.batch) for pairs in training_pairs(vae, settings.pool, settings.training_grids)]
         loss = regression_loss(batches, fixed_text(settings.transformer.dim))
-        dit = train(new_transformer(settings), loss, settings.training, checkpoints)
+        dit = train(new_transformer(settings), loss, settings.training, checkpoints, settings.device)
         log = [json.loads(line) for line in (checkpoints / "log.jsonl").read_text().splitlines()]
         tests, view = [], ""
         for scheme in settings.test_windows:
@@ -134,7 +135,8 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
         losses = [[entry["step"], entry["loss"]] for entry in log]
         return {"losses": losses, "seconds": log[-1]["seconds"], "view": view, "tests": tests}
 
-    key = {"study": "windows", "arm": settings, "degradation": DEGRADATION, "vae": weights_hash(vae)}
+    key = {"study": "windows", "arm": settings, "degradation": DEGRADATION, "clipped": CLIPPED}
+    key |= {"vae": weights_hash(vae)}
     return kept(key, compute, folder, runs)
 
 
@@ -154,7 +156,8 @@ def run_baselines(settings: Settings, vae: VideoVAE, folder: Path | None = None)
         return rows
 
     tested = {"grids": settings.grids, "crops": settings.crops, "seed": settings.training.seed}
-    tested |= {"windows": settings.test_windows, "degradation": DEGRADATION, "vae": weights_hash(vae)}
+    tested |= {"windows": settings.test_windows, "degradation": DEGRADATION, "clipped": CLIPPED}
+    tested |= {"vae": weights_hash(vae)}
     return kept({"study": "windows, baselines", **tested}, compute, folder)
 
 
@@ -217,7 +220,7 @@ def restore(dit: nn.Module, vae: VideoVAE, case: Case) -> Tensor:
 
 def measure(restored: Tensor, case: Case, scheme: WindowScheme) -> dict[str, Any]:
     """Where a number was read, and the numbers: PSNR in dB, SSIM, the seam index at the scheme's window borders and the
-    error in its clipped windows (see `clipped_error`).
+    error where windows of the scheme "fixed" are clipped (see `clipped_error`).
 
     The index is the mean of the axes that have borders, None if there are none.
     """
@@ -233,15 +236,19 @@ def measure(restored: Tensor, case: Case, scheme: WindowScheme) -> dict[str, Any
         "psnr": psnr(restored, case.original),
         "ssim": ssim(restored, case.original),
         "seam": fmean(seams) if seams else None,
-        "clipped": clipped_error(restored, case, scheme),
+        "clipped": clipped_error(restored, case),
     }
 
 
-def clipped_error(restored: Tensor, case: Case, scheme: WindowScheme) -> float | None:
-    """How much worse a restoration is in windows that the picture's edge clips: its mean error there over that in the
-    others, as a share of the same ratio of the bicubic input, which knows no windows. Regular layers' windows count;
-    None if none of them is clipped (see CLIPPED)."""
-    windows = partition((1, *case.grid), scheme, False)
+def clipped_error(restored: Tensor, case: Case) -> float | None:
+    """How much worse a restoration is where the picture's edge clips windows of the scheme "fixed" in regular layers:
+    its mean error there over that elsewhere, as a share of the same ratio of the bicubic input. None if no window is
+    clipped (see CLIPPED).
+
+    The place is the same for every scheme: at the edge a network knows less, however its windows are cut, and only the
+    comparison of schemes says what the windows do.
+    """
+    windows = partition((1, *case.grid), SCHEMES["fixed"], False)
     tokens = [(rows.stop - rows.start) * (columns.stop - columns.start) for _, rows, columns in windows]
     clipped = torch.zeros(case.grid, dtype=torch.bool)
     for (_, rows, columns), count in zip(windows, tokens, strict=True):

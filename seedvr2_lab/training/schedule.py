@@ -53,12 +53,12 @@ DISTILL = TrainConfig(steps=100, learning_rate=1.5e-3, warmup=10, ema=0.99, muon
 # Adam without momentum, as in APT and R3GAN: the other player's gradients of a while ago mislead.
 ADVERSARIAL = TrainConfig(steps=70, learning_rate=5e-5, warmup=20, ema=0.99, betas=(0.0, 0.99), checkpoint_every=50)
 
-# The student of one step learns from the clean latents, too, by this share of its loss (see `matching_loss`). One that
+# The student of one step learns from the clean latents, too, in this share of the clips (see `matching_loss`). One that
 # only imitates its teacher draws one of the possible originals, with twice the squared error of their mean: 2 dB less
 # than bicubic on validation pictures. Of one that only learns the mean and has no noise, adversarial training makes a
-# repeater of one pattern: what is to vary needs noise. It starts from half of the noise; at this width more of it gets
-# in the way of the picture. Our choice; the paper does not say what its one-step student loses.
-LAST_TRUTH, LAST_NOISE = 0.85, 0.5
+# repeater of one pattern: what is to vary needs noise. It starts from a quarter of the noise; at this width more of it
+# gets in the way of the picture. Our choice; the paper does not say what its one-step student loses.
+LAST_TRUTH, LAST_NOISE = 0.9, 0.25
 
 LAPTOP = Schedule(
     crop=128,
@@ -68,7 +68,7 @@ LAPTOP = Schedule(
     regression=SCRATCH,
     teacher=replace(SCRATCH, steps=5000, ema=0.999),
     progressive=DISTILL,
-    last_halving=replace(DISTILL, steps=400),  # a mean takes many pairs
+    last_halving=replace(DISTILL, steps=9600, learning_rate=3e-3, checkpoint_every=200),  # a mean takes many pairs
     consistency=replace(DISTILL, steps=600),  # as long as the six halvings
     adversarial=ADVERSARIAL,
     smaller=replace(SCRATCH, steps=1500),

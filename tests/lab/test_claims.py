@@ -9,6 +9,7 @@ from scipy import stats
 from seedvr2_lab.lab import claims
 from seedvr2_lab.lab.claims import CLAIMS, Claim, as_text, holm, judge, judge_all, of_notebook
 from seedvr2_lab.lab.recipe_study import ARMS
+from seedvr2_lab.lab.window_study import MIXED, SCHEMES
 
 MORE = Claim("more", "99", "left is more", "a", "b", "psnr", +1)
 EQUAL = Claim("equal", "99", "both are equal", "a", "b", "psnr", 0, margin=0.1)
@@ -70,6 +71,12 @@ def test_more_claims_make_each_verdict_harder():
     assert alone.verdict == "held" and together.verdict == "undecided" and together.p > alone.p
 
 
+def test_what_is_not_a_number_cannot_be_tested_and_spoils_no_other():
+    others = [Claim(str(i), "99", "", "a", "b", "psnr", +1) for i in range(3)]
+    values = {"0": [float("nan"), 1.0, 2.0]} | {str(i): [0.5, 0.6, 0.4, 0.5, 0.55] for i in (1, 2)}
+    assert [one.verdict for one in judge_all(values, "laptop", others)] == ["not testable", "held", "held"]
+
+
 def test_what_was_not_run_is_said():
     found = judge_all({}, "laptop")
     assert {one.verdict for one in found} == {"not run"} and all(isnan(one.p) for one in found)
@@ -82,6 +89,8 @@ def test_the_table_names_arms_that_exist_once():
         assert of_notebook(number)
         for claim in of_notebook(number):
             assert {claim.left, claim.right} <= set(ARMS) and claim.paper and (claim.predicted or claim.margin)
+    for claim in of_notebook("10"):
+        assert {claim.left.removesuffix(MIXED), claim.right.removesuffix(MIXED)} <= set(SCHEMES)
     assert of_notebook("11", ["rpgan", "apt"]) == [c for c in CLAIMS if c.id.startswith("rpgan")]
 
 

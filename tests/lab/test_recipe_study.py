@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from seedvr2_lab.console import InputError
-from seedvr2_lab.lab import arms, recipe_study
+from seedvr2_lab.lab import arms, lossless, recipe_study
 from seedvr2_lab.lab.recipe_study import ARMS, difference, run_arm, run_bounds, study_settings
 from seedvr2_lab.model.weights import load_generator, load_vae
+from seedvr2_lab.training.validation import crops_of
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,34 @@ def test_settings_can_be_kept(vae):
     keys = {arms.arm_key({"arm": study_settings(arm, 0, "laptop")}) for arm in ARMS}
     assert len(keys) == len(ARMS)
     assert not [name for name in ARMS if "," in name]  # --arms takes several, with commas between them
+
+
+def test_the_key_of_an_arm_holds_what_its_way_and_start_add(vae, monkeypatch):
+    def key(name, part="evaluation"):
+        return arms.arm_key(recipe_study._key(study_settings(name, 0, "smoke"), vae, part))
+
+    names = ("apt quiet", "both", "smaller", "smaller alone", "full lossless", "rpgan")
+    before = {name: key(name) for name in names}
+    monkeypatch.setattr(recipe_study, "QUIET", 0.5)
+    monkeypatch.setattr(recipe_study, "DISTILL", replace(recipe_study.DISTILL, learning_rate=1.0))
+    monkeypatch.setattr(recipe_study, "SMALLER", "tiny")
+    monkeypatch.setattr(lossless, "STD", 1.0)
+    after = {name: key(name) for name in names}
+    assert [name for name in names if before[name] == after[name]] == ["rpgan"]
+    assert key("rpgan", "validation") != key("rpgan")
+
+
+def test_what_chooses_is_tested_on_validation_pictures(vae, folder):
+    settings = small("teacher")
+    chosen = run_arm(settings, vae, folder, folder / "runs", part="validation")
+    assert chosen["figures"] != run(settings, vae, folder)["figures"]
+    crops = recipe_study.test_crops(vae, settings, 1, "validation")
+    assert torch.equal(crops.clips_BCTHW, crops_of("validation", vae, recipe_study.PRESETS, 1, 2, 0).clips_BCTHW)
+
+
+def test_starts_and_students_are_what_their_names_say(vae):
+    quiet, taught, _ = recipe_study._models(small("apt quiet"), vae)
+    assert (quiet.noise_scale, taught.noise_scale) == (recipe_study.QUIET, 1.0)
+    assert torch.equal(quiet.dit.vid_in.proj.weight, taught.dit.vid_in.proj.weight)
+    halvings = recipe_study._halvings(small("both"))
+    assert halvings.arm.way == "progressive" and halvings.training == study_settings("progressive", 0, "smoke").training

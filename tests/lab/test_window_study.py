@@ -111,7 +111,10 @@ def test_a_planted_error_in_clipped_windows_is_measured(vae):
         worse = torch.ones(144, 256)
         worse[104:] = worse[:, 208:] = 3
         assert measure(case.original + error * worse, case, scheme)["clipped"] == pytest.approx(3, rel=1e-4)
-        assert measure(case.bicubic, case, SCHEMES["adaptive"])["clipped"] is None  # 6x11, 10 in the last column
+        everywhere = [measure(case.original + error * worse, case, SCHEMES[name])["clipped"] for name in SCHEMES]
+        assert everywhere == [everywhere[0]] * len(SCHEMES)  # one place for all
+    whole = window_study.evaluation_cases(vae, ((13, 26),), 1, 0)[0]
+    assert measure(whole.bicubic, whole, SCHEMES["fixed"])["clipped"] is None
 
 
 def test_a_mixed_arm_goes_round_shapes_of_the_same_area(vae, folder):

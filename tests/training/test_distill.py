@@ -127,6 +127,20 @@ def test_a_student_of_teacher_and_truth_stands_between_a_draw_and_the_mean(truth
         assert found == pytest.approx(value.item() + 0.09, rel=0.2)
 
 
+@pytest.mark.parametrize("truth", [0.0, 0.75, 1.0])
+def test_the_teacher_is_asked_about_clips_without_a_true_target_alone(truth):
+    asked = []
+
+    def velocity(x, time):
+        asked.append(len(x))
+        return exact_velocity(x, time)
+
+    loss = matching_loss(Teacher(Known(velocity), TEXT), 4, [(pool(), 1024)], TEXT, 0.5, truth)
+    loss(Known(exact_velocity), 0, torch.Generator().manual_seed(0))
+    share = asked[0] / 1024 if asked else 0.0
+    assert share == pytest.approx(1 - truth, abs=0.05) and len(set(asked)) <= 1
+
+
 def test_a_teacher_is_used_with_the_noise_it_knows():
     """One that starts from zeros always says the same."""
     teacher = Teacher(Known(lambda x, time: -MEAN + x), TEXT, noise_scale=0.0)
