@@ -106,5 +106,7 @@ def verdict(difference: Interval, predicted: int, profile: str) -> str:
 
 
 def joint_verdict(verdicts: Sequence[str]) -> str:
-    """Of a prediction with several parts: what all parts say, else "undecided"."""
+    """Of a prediction with several parts: what all parts say, else "undecided"; without parts "not testable"."""
+    if not verdicts:
+        return "not testable"
     return verdicts[0] if len(set(verdicts)) == 1 else "undecided"

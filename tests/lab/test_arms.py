@@ -126,3 +126,4 @@ def test_joint_verdict():
     assert joint_verdict(["held", "held"]) == "held"
     assert joint_verdict(["held", "undecided"]) == "undecided"
     assert joint_verdict(["held", "reversed"]) == "undecided"
+    assert joint_verdict([]) == "not testable"
