@@ -30,7 +30,7 @@ from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import Generator, fixed_text, load_generator
 from seedvr2_lab.training import losses
 from seedvr2_lab.training.adversarial import Feed, adversarial_players, growing, mixed
-from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss
+from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss, teacher_of
 from seedvr2_lab.training.loop import TrainConfig, train, train_players
 from seedvr2_lab.training.losses import AdversarialLosses
 from seedvr2_lab.training.pairs import Pairs, encode_pairs, weights_hash
@@ -306,7 +306,7 @@ def smaller(
         torch.manual_seed(settings.training.seed)
         student = DiT(transformer_config(SMALLER, windows=start.dit.config.windows))
     made = Generator(student, fixed_text(student.config.dim), start.noise_scale)
-    teacher = Teacher(start.dit.to(settings.device), start.text.to(settings.device), noise_scale=start.noise_scale)
+    teacher = teacher_of(start, settings.device)
     batches = [(training_pairs(vae, settings.work, 1), settings.work.distilled)]
     truth = float(settings.arm.way == "smaller alone")
     loss = matching_loss(teacher, 1, batches, made.text.to(settings.device), made.noise_scale, truth)

@@ -50,11 +50,16 @@ class Teacher:
         return conditioned(self.dit, condition, self.positive_LD, self.negative_LD, self.guidance)
 
 
+def teacher_of(taught: Generator, device: str = "cpu") -> Teacher:
+    """A model as the teacher of another, with its own guidance and noise."""
+    texts = (None if text is None else text.to(device) for text in (taught.text, taught.negative_text))
+    return Teacher(taught.dit.to(device).requires_grad_(False), *texts, taught.guidance, taught.noise_scale)
+
+
 def student_of(taught: Generator, batches: Sequence[tuple[Pairs, int]], device: str = "cpu") -> tuple[Generator, Loss]:
     """The student of half a teacher's steps, which begins with its weights, and what it minimises. The one of a single
     step learns from the clean latents, too."""
-    texts = (None if text is None else text.to(device) for text in (taught.text, taught.negative_text))
-    teacher = Teacher(taught.dit.to(device).requires_grad_(False), *texts, taught.guidance, taught.noise_scale)
+    teacher = teacher_of(taught, device)
     learner = copy.deepcopy(taught.dit).requires_grad_(True)
     student = taught._replace(dit=learner, steps=taught.steps // 2, guidance=1.0)
     if student.steps > 1:

@@ -28,7 +28,7 @@ from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import BUNDLED, Generator, fixed_text, load_generator, load_vae, save_generator, save_vae
 from seedvr2_lab.training.adversarial import adversarial_players, growing, mixed
 from seedvr2_lab.training.codec import CODEC, codec_loss, initialise, latent_scale
-from seedvr2_lab.training.distill import Teacher, consistency_loss, matching_loss, student_of
+from seedvr2_lab.training.distill import consistency_loss, matching_loss, student_of, teacher_of
 from seedvr2_lab.training.loop import Loss, TrainConfig, train, train_players
 from seedvr2_lab.training.losses import ARMS
 from seedvr2_lab.training.pairs import Pairs, encode_pairs
@@ -168,7 +168,7 @@ def train_consistency(stage: Stage) -> Path:
     """Many steps to one at once, by discrete-time consistency."""
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
     student = taught._replace(dit=_copy(taught.dit), steps=1, guidance=1.0)
-    loss = consistency_loss(_teacher(stage, taught), taught.steps, stage.batches(vae))
+    loss = consistency_loss(teacher_of(taught, stage.device), taught.steps, stage.batches(vae))
     return _finish(stage, "consistency", _train(stage, student, loss, vae), vae)
 
 
@@ -202,7 +202,7 @@ def train_smaller(stage: Stage) -> Path:
         raise InputError(f"{stage.teacher} is a model of {taught.steps} steps: give --teacher one of a single step")
     dit, text = _new_dit(stage)
     made = Generator(dit, text, taught.noise_scale)
-    teacher, batches = _teacher(stage, taught), stage.batches(vae)
+    teacher, batches = teacher_of(taught, stage.device), stage.batches(vae)
     loss = matching_loss(teacher, taught.steps, batches, text.to(stage.device), made.noise_scale)
     return _finish(stage, "smaller", _train(stage, made, loss, vae), vae)
 
@@ -240,11 +240,6 @@ def _copy(dit: DiT) -> DiT:
     copy = DiT(dit.config)
     copy.load_state_dict(dit.state_dict())
     return copy
-
-
-def _teacher(stage: Stage, taught: Generator) -> Teacher:
-    texts = (None if text is None else text.to(stage.device) for text in (taught.text, taught.negative_text))
-    return Teacher(taught.dit.to(stage.device).requires_grad_(False), *texts, taught.guidance, taught.noise_scale)
 
 
 def _train(
