@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 RECIPE = 1  # raise it whenever the same settings would give other numbers than before
 CHECKOUT = Path(__file__).parents[2]
@@ -40,7 +41,8 @@ def kept(
     folder: Path | None = None,
     runs: Path | None = None,
 ) -> dict[str, Any]:
-    """What `compute` returns for these settings, from its file if there is one.
+    """What `compute` returns for these settings, from its file if there is one; whoever asks while another process is
+    computing it waits for that.
 
     Args:
         settings: all that the result depends on; plain values and dataclasses.
@@ -50,17 +52,18 @@ def kept(
     """
     key = arm_key(settings)
     path = (folder or default_folder()) / f"{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))["result"]
     checkpoints = (runs or CHECKOUT / "runs" / "arms") / key
-    content = {"recipe": RECIPE, "settings": settings, "result": compute(checkpoints)}
-    text = json.dumps(content, default=dataclasses.asdict, indent=1, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return json.loads(text)["result"]  # as it will be read the next time: lists, never tuples
+    checkpoints.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{checkpoints}.lock"):
+        if not path.is_file():
+            content = {"recipe": RECIPE, "settings": settings, "result": compute(checkpoints)}
+            text = json.dumps(content, default=dataclasses.asdict, indent=1, allow_nan=False)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(f".{os.getpid()}")
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+    return json.loads(path.read_text(encoding="utf-8"))["result"]
 
 
 class Interval(NamedTuple):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -63,26 +64,31 @@ def encode_pairs(
     """A pool of `count` pairs from the training pictures, clips of (frames, *size) pixels, each made worse by one of
     the presets.
 
-    With `folder` the pool is kept there and read again by the next caller that asks for the same one.
+    With `folder` the pool is kept there and read by the next caller that asks for the same one, who waits if another
+    process is about to keep it.
     """
+
+    def encode() -> Pairs:
+        generator = torch.Generator().manual_seed(seed)
+        batches = []
+        for start in progress(range(0, count, at_once), "encode pairs", unit="batch"):
+            clips_BCTHW = sample_clips("training", min(at_once, count - start), frames, size, generator)
+            batches.append(latent_pair(vae, clips_BCTHW, generator, presets))
+        return Pairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+    if folder is None:
+        return encode()
     key = {"count": count, "frames": frames, "size": size, "seed": seed, "presets": presets, "vae": weights_hash(vae)}
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-    path = folder / f"pairs_{name}.safetensors" if folder else None
-    if path and path.exists():
-        with safe_open(path, "pt") as file:
-            return Pairs(file.get_tensor("low"), file.get_tensor("high"))
-    generator = torch.Generator().manual_seed(seed)
-    batches = []
-    for start in progress(range(0, count, at_once), "encode pairs", unit="batch"):
-        clips_BCTHW = sample_clips("training", min(at_once, count - start), frames, size, generator)
-        batches.append(latent_pair(vae, clips_BCTHW, generator, presets))
-    pool = Pairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
-    if path:
-        folder.mkdir(parents=True, exist_ok=True)
-        new = path.with_suffix(".new")
-        save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
-        new.replace(path)
-    return pool
+    path = folder / f"pairs_{name}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            pool, new = encode(), path.with_suffix(".new")
+            save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
+            new.replace(path)
+    with safe_open(path, "pt") as file:
+        return Pairs(file.get_tensor("low"), file.get_tensor("high"))
 
 
 def weights_hash(model: nn.Module) -> str:

@@ -1,8 +1,12 @@
 """Arms: which settings share a file, what a file survives, and when a difference counts."""
 
 import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from math import isnan
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -76,6 +80,23 @@ def test_a_stopped_run_leaves_its_checkpoint_and_no_result(tmp_path):
         tmp_path / "runs",
     )
     assert found == {"resumes": True}
+
+
+def _slow(checkpoints):
+    """A training of a moment, in a folder that must be its own."""
+    checkpoints.mkdir(parents=True)
+    time.sleep(0.5)
+    checkpoints.rmdir()
+    return {"process": os.getpid()}
+
+
+def test_two_processes_that_want_the_same_arm_compute_it_once(tmp_path):
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, spawn.Barrier(2).wait) as pool:  # both are there before one begins
+        asked = [pool.submit(kept, {"arm": 1}, _slow, tmp_path / "arms", tmp_path / "runs") for _ in range(2)]
+        first, second = (each.result() for each in asked)
+    assert first == second
+    assert [path.suffix for path in tmp_path.glob("arms/*")] == [".json"]
 
 
 def test_a_result_that_is_no_number_is_refused(tmp_path):
