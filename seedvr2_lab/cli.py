@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from seedvr2_lab.console import InputError
+from seedvr2_lab.console import InputError, TrainingFailed, whole, writable
 
 # Each command imports what it needs when it runs, so that --help answers at once.
 
@@ -20,6 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"seedvr2-lab: {error}", file=sys.stderr)
         return 2
+    except TrainingFailed as failure:
+        print(f"seedvr2-lab: {failure}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("seedvr2-lab: interrupted", file=sys.stderr)
         return 130
@@ -108,7 +111,8 @@ def _publish(options: argparse.Namespace) -> int:
         print(folder)
     readme = notebooks.resolve().parent / "README.md"
     text = with_verdicts(readme.read_text(encoding="utf-8"), reports / "published")
-    readme.write_text(text, encoding="utf-8")
+    with whole(readme) as new:
+        new.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -128,7 +132,8 @@ def _train(options: argparse.Namespace) -> None:
         return
     from seedvr2_lab.training.stages import train_stage
 
-    chosen = {name: getattr(options, name) for name in ("size", "profile", "seed", "arm", "teacher", "start", "device")}
+    names = ("size", "profile", "seed", "arm", "teacher", "start", "data", "device")
+    chosen = {name: getattr(options, name) for name in names}
     out = Path(options.out)
     run = out / "_".join([options.size, options.profile, options.stage, *([options.arm] if options.arm else [])])
     print(f"checkpoints, log and samples: {run} (the same command goes on from there)", flush=True)
@@ -166,6 +171,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         from seedvr2_lab.lab.evaluation import as_markdown, evaluate
         from seedvr2_lab.lab.gallery import Gallery
 
+        for file in filter(None, (options.json, options.picture)):
+            writable(Path(file).resolve().parent, "--json or --picture")
         gallery = Gallery()
         table = evaluate(
             options.model.split(","),
@@ -176,7 +183,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         )
         print(as_markdown(table))
         if options.json:
-            Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
+            with whole(Path(options.json)) as new:
+                new.write_text(json.dumps(table, indent=1) + "\n")
         if options.picture:
             gallery.save(options.picture)
 
@@ -281,6 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--teacher", help="model to learn from (default that of the earlier stage)")
     train.add_argument("--start", help="model the adversarial stage starts from (default that of the earlier stage)")
+    train.add_argument("--data", help="folder of videos and pictures to learn from (default the bundled photographs)")
     train.add_argument(
         "--plan", action="store_true", help="only say what memory an adversarial step needs at any size, 3b and 7b too"
     )
@@ -303,7 +312,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--model",
         default="tiny",
-        help="tiny, 3b, 7b or a weight file (default tiny); without benchmarks also several: tiny,teacher@8 (8 steps)",
+        help="tiny, distilled, teacher, 3b, 7b or a weight file (default tiny); "
+        "without benchmarks also several: tiny,teacher@8 (8 steps)",
     )
     evaluate.add_argument(
         "--preset", default="simple", help="degradations of the pictures: light,paper (default simple)"

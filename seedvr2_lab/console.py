@@ -1,10 +1,12 @@
-"""How the package talks to a person: one-line errors and one progress bar."""
+"""How the package meets the outside: one-line errors, one progress bar, files that are whole or not there."""
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
 HEADLESS = "SEEDVR2_LAB_HEADLESS"  # set by the report runner: a kernel cannot tell papermill from JupyterLab
 
@@ -15,6 +17,41 @@ class InputError(ValueError):
     The message is one line that names the input and the remedy. The command line prints it and ends with status 2;
     notebooks show it as an ordinary exception.
     """
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path` at the end: a reader finds the old file or the new one, never half of it."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def writable(folder: Path, option: str) -> Path:
+    """The folder, made if need be. Raises InputError if it cannot be written; `option` names what to change."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): give another folder with {option}") from None
+    return folder
+
+
+def check_device(device: str) -> None:
+    """InputError if PyTorch cannot compute there."""
+    import torch  # imported here: the package must import in a blink
+
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError):  # a PyTorch without CUDA asserts
+        raise InputError(f"device '{device}' is not on this machine: use cpu, or cuda where there is one") from None
+
+
+class TrainingFailed(RuntimeError):
+    """A training that cannot go on: a loss that is not finite, or a player that has collapsed."""
 
 
 _hidden: ContextVar[bool] = ContextVar("hidden", default=False)

@@ -8,7 +8,6 @@ code itself: `RECIPE` stands for that, and a stored trace of losses fails a test
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from math import nan, sqrt
@@ -17,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
+
+from seedvr2_lab.console import whole
 
 RECIPE = 1  # raise it whenever the same settings would give other numbers than before
 CHECKOUT = Path(__file__).parents[2]
@@ -59,9 +60,8 @@ def kept(
             content = {"recipe": RECIPE, "settings": settings, "result": compute(checkpoints)}
             text = json.dumps(content, default=dataclasses.asdict, indent=1, allow_nan=False)
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(f".{os.getpid()}")
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
+            with whole(path) as new:
+                new.write_text(text, encoding="utf-8")
             shutil.rmtree(checkpoints, ignore_errors=True)
     return json.loads(path.read_text(encoding="utf-8"))["result"]
 

@@ -19,8 +19,6 @@ Published figures hold for the authors' own twins and tools: compare restorers w
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +31,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedvr2_lab.console import InputError, progress
+from seedvr2_lab.console import InputError, progress, whole, writable
 from seedvr2_lab.lab.arms import arm_key, kept
 from seedvr2_lab.lab.benchmark_sets import BENCHMARKS, WITH_ORIGINAL, Clip, cut_size, find_benchmarks, find_pairs
 from seedvr2_lab.lab.scores import MOST_PSNR, UNAVAILABLE, Figures, mean, score
@@ -97,7 +95,7 @@ def evaluate_benchmarks(
         InputError: the layout has a fault, or `out` cannot be written.
     """
     sets = find_benchmarks(Path(data), tuple(names), PROTOCOL.scale)
-    out = _writable(Path(out))
+    out = writable(Path(out), "--out")
     restorer = Restorer.load(model, device=device)
     weights = fingerprint(restorer)
     methods = {
@@ -142,12 +140,15 @@ def evaluate_pairs(restored: str | Path, reference: str | Path, out: str | Path 
         InputError: names, counts of frames or sizes differ, something cannot be read, or `out` cannot be written.
     """
     pairs = find_pairs(Path(restored), Path(reference))
-    out = _writable(Path(out))
+    out = writable(Path(out), "--out")
     conditions, by_clip = _conditions(WITH_ORIGINAL), {}
     for name, *readers in progress(pairs, "evaluate", unit="clip"):
         settings = conditions | {"clip": name, "restored": _identity(readers[0]), "original": _identity(readers[1])}
         compute = partial(_measure_pair, *readers)
-        by_clip[name] = {"frames": readers[0].info.frames, "figures": kept(settings, compute, out / "pairs", out)}
+        by_clip[name] = {
+            "frames": readers[0].info.frames,
+            "figures": kept(settings, compute, out / "pairs", out / "locks"),
+        }
     figures = mean({name: row["figures"] for name, row in by_clip.items()})
     results = {"restored": str(restored), "reference": str(reference), "figures": figures, "by_clip": by_clip}
     _write(out / "pairs.json", results)
@@ -186,7 +187,10 @@ def _evaluate_clips(
         settings = conditions | {"clip": clip.name, "low": _identity(clip.low), "original": _identity(clip.original)}
         by_clip[clip.name] = {
             label: kept(
-                settings | {"method": known_by}, partial(_measure_clip, benchmark, clip, run, out), out / benchmark, out
+                settings | {"method": known_by},
+                partial(_measure_clip, benchmark, clip, run, out),
+                out / benchmark,
+                out / "locks",
             )
             for label, (known_by, run) in methods.items()
         }
@@ -285,17 +289,6 @@ def _identity(reader: VideoReader | None) -> str | None:
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
-def _writable(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            return out
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}): give another folder with --out") from None
-
-
 def _write(path: Path, results: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
-    new.replace(path)
+    with whole(path) as new:
+        new.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")

@@ -127,7 +127,7 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 EXPLORATION_SEEDS, FRESH_SEEDS = (100, 101, 102), (200, 201, 202, 203, 204)
 
 # The two likeliest for each claim on the first four columns of Table 3 that its first look left undecided. There arms
-# without fidelity terms made far more fine detail than the originals have, up to 13 times its energy, and the seeds
+# without fidelity terms made far more fine detail than the originals have, and the seeds
 # differed as much.
 REASONS = tuple(
     Reason(claim, text, f"{BY_ID[claim].left} {which}", f"{BY_ID[claim].right} {which}")
@@ -251,13 +251,14 @@ class Report(NamedTuple):
     @property
     def values(self) -> dict[str, list[float]]:
         """By the id of each claim that it measured: one difference for each seed."""
-        return self.results["metrics"].get("claims", {})
+        claims = (self.results["metrics"] or {}).get("claims", {})
+        return {name: [nan if value is None else value for value in found] for name, found in claims.items()}
 
 
 def finished_reports(reports: Path, profile: str) -> list[Report]:
-    """The finished reports of a profile by notebook: published ones, and those of this checkout that are not."""
+    """The finished reports of a profile by notebook: those of this checkout, else the published ones."""
     found = {}
-    for folder in [*reports.glob(f"[0-9]*__{profile}"), *reports.glob(f"published/[0-9]*__{profile}")]:
+    for folder in [*reports.glob(f"published/[0-9]*__{profile}"), *reports.glob(f"[0-9]*__{profile}")]:
         path = folder / "results.json"
         results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if results.get("state") == "ok":

@@ -8,7 +8,6 @@ teacher and the distilled model that arms start from are the bundled ones, but f
 import base64
 import copy
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,13 +26,13 @@ from seedvr2_lab.media.clips import Part
 from seedvr2_lab.model.discriminator import Discriminator
 from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
-from seedvr2_lab.model.weights import Generator, fixed_text, load_generator
+from seedvr2_lab.model.weights import Generator, fixed_text, load_generator, weights_hash
 from seedvr2_lab.training import losses
 from seedvr2_lab.training.adversarial import Feed, adversarial_players, growing, mixed
 from seedvr2_lab.training.distill import Teacher, consistency_loss, halving_loss, matching_loss, teacher_of
-from seedvr2_lab.training.loop import TrainConfig, train, train_players
+from seedvr2_lab.training.loop import TrainConfig, last_rows, read_log, train, train_players
 from seedvr2_lab.training.losses import AdversarialLosses
-from seedvr2_lab.training.pairs import Pairs, encode_pairs, weights_hash
+from seedvr2_lab.training.pairs import Pairs, encode_pairs
 from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP
 from seedvr2_lab.training.validation import METERS, Crops, crops_of, mean_figures
 
@@ -91,9 +90,11 @@ ARMS = {
     "distilled": Arm("as it is", "distilled"),
     # Table 3, column by column, and the released weights.
     **{name: _adversarial(name) for name in losses.ARMS},
-    # The first and the last column without a VAE.
+    # The first and the last column without a VAE, and what they begin as.
     "apt lossless": _adversarial("apt", start="lossless teacher"),
     "full lossless": _adversarial("full", start="lossless distilled"),
+    "teacher lossless": Arm("as it is", "lossless teacher"),
+    "distilled lossless": Arm("as it is", "lossless distilled"),
     # What may hide the differences between them (notebook 16).
     **{f"{name} quiet": _adversarial(name, start="quiet teacher") for name in ("apt", "rpgan", "+l1", "+fm")},
     **{f"{name} three times": _adversarial(name, effort=3) for name in ("apt", "rpgan", "+l1", "+fm")},
@@ -191,7 +192,7 @@ def run_arm(
             found[str(frames)] = figures_of(clips, crops)
             if frames == 1:
                 views = [encode_picture(clip) for clip in clips[:VIEWS]]
-        return {"figures": found, "log": log, "seconds": sum(row["seconds"] for row in _ends(log)), "views": views}
+        return {"figures": found, "log": log, "seconds": sum(row["seconds"] for row in last_rows(log)), "views": views}
 
     return kept(_key(settings, vae, part), compute, folder, runs)
 
@@ -258,7 +259,7 @@ def adversarial(
     pairs = feed(settings, vae)
     players = adversarial_players(made.dit, discriminator, pairs, text, arm.losses, made.noise_scale)
     trained = train_players(players, config, checkpoints, settings.device)["generator"].cpu().eval()
-    return made._replace(dit=trained.requires_grad_(False)), _log(checkpoints)
+    return made._replace(dit=trained.requires_grad_(False)), read_log(checkpoints / "log.jsonl")
 
 
 def distilled(
@@ -279,7 +280,7 @@ def distilled(
         else:
             loss, share, steps = consistency_loss(teacher, steps, batches), config, 1
         dit = train(student, loss, share, folder, settings.device).cpu().eval().requires_grad_(False)
-        made, log = made._replace(dit=dit), log + _log(folder)
+        made, log = made._replace(dit=dit), log + read_log(folder / "log.jsonl")
     return made, log
 
 
@@ -311,7 +312,7 @@ def smaller(
     truth = float(settings.arm.way == "smaller alone")
     loss = matching_loss(teacher, 1, batches, made.text.to(settings.device), made.noise_scale, truth)
     dit = train(student, loss, settings.training, checkpoints, settings.device).cpu().eval()
-    return made._replace(dit=dit.requires_grad_(False)), _log(checkpoints)
+    return made._replace(dit=dit.requires_grad_(False)), read_log(checkpoints / "log.jsonl")
 
 
 class Way(NamedTuple):
@@ -393,12 +394,3 @@ def difference(runs: dict[str, Sequence[dict]], left: str, right: str, meter: st
     """`left` - `right` in a meter, one number for each seed."""
     pairs = zip(runs[left], runs[right], strict=True)
     return [a["figures"][str(frames)][meter] - b["figures"][str(frames)][meter] for a, b in pairs]
-
-
-def _log(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def _ends(log: list[dict]) -> list[dict]:
-    """The last row of each training in a log of several."""
-    return [row for row, after in zip(log, [*log[1:], {"step": 0}], strict=False) if after["step"] <= row["step"]]

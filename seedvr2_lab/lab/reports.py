@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedvr2_lab.config import PROFILES
-from seedvr2_lab.console import HEADLESS, InputError
+from seedvr2_lab.console import HEADLESS, InputError, whole, writable
 from seedvr2_lab.lab.report_inputs import check_parameters, select_notebooks
 from seedvr2_lab.lab.report_pages import duration, render_index, render_report, scrub
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VERDICTS = ("held", "reversed", "undecided", "not testable", "shown")  # "shown": the notebook shows and claims nothing
+READS = {"16": ("11",), "90": ("",)}  # notebook -> beginnings of the names whose reports it reads
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 VERSIONS_OF = ("seedvr2-lab", "torch", "numpy", "pyiqa", "papermill")
 
@@ -121,6 +122,9 @@ class _Job:
     started: float
 
 
+_Waiting = tuple[Path, dict[str, Any]]  # notebook, its parameters
+
+
 def run(
     selectors: Iterable[str] = (),
     profile: str = "smoke",
@@ -153,7 +157,7 @@ def run(
     notebooks = Path(notebooks).resolve()
     out = Path(out or notebooks / "reports").resolve()
     waiting = [(path, check_parameters(path, parameters or {})) for path in select_notebooks(notebooks, selectors)]
-    _check_writable(out)
+    writable(out, "--out")
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = min(jobs, cores, len(waiting))
@@ -166,8 +170,9 @@ def run(
         environment = _environment(Path(kernels), facts["threads"])
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    running.append(_start(*waiting.pop(0), profile, out, environment))
+                while len(running) < jobs and (ready := _ready(waiting, running)):
+                    waiting.remove(ready)
+                    running.append(_start(*ready, profile, out, environment))
                 for job in [job for job in running if job.process.poll() is not None]:
                     results.append(_finish(job, facts))
                     running.remove(job)
@@ -182,6 +187,16 @@ def run(
             _stop(running)
     print(f"index: {out / 'index.html'}", flush=True)
     return sorted(results, key=lambda result: result.notebook)
+
+
+def _ready(waiting: list[_Waiting], running: list[_Job]) -> _Waiting | None:
+    """The first whose own sources, the reports that it reads (see `READS`), are neither waiting nor being made."""
+    coming = [path.stem for path, _ in waiting] + [job.source.stem for job in running]
+    for notebook in waiting:
+        reads, others = READS.get(notebook[0].stem[:2], ()), [name for name in coming if name != notebook[0].stem]
+        if not any(name.startswith(reads) for name in others):
+            return notebook
+    return None
 
 
 def _start(source: Path, parameters: dict[str, Any], profile: str, out: Path, environment: dict[str, str]) -> _Job:
@@ -334,20 +349,10 @@ def _provenance(notebooks: Path) -> dict[str, Any]:
     }
 
 
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise InputError(f"output folder {out} cannot be written ({error.strerror}); choose another one") from error
-
-
 def _write_json(path: Path, value: Any) -> None:
     _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old text or the new one, never half of it."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    with whole(path) as new:
+        new.write_text(text, encoding="utf-8")

@@ -15,6 +15,7 @@ from seedvr2_lab.model.diffusion import T_MAX, Velocity, euler_step, sampling_ti
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import Generator
 from seedvr2_lab.training.distill import two_steps_as_one
+from seedvr2_lab.training.loop import last_rows, read_log
 from seedvr2_lab.training.validation import Crops, Figures, mean_figures
 
 if TYPE_CHECKING:
@@ -101,9 +102,7 @@ def judged(vae: VideoVAE, crops: Crops, latent_BCTHW: Tensor) -> Restored:
 
 def training_seconds(weights: Path) -> list[float]:
     """How long each of the trainings behind a weight file took, from the log beside it."""
-    rows = [json.loads(line) for line in weights.with_suffix(".log.jsonl").read_text().splitlines()]
-    ends = [row for row, after in zip(rows, [*rows[1:], {"step": 0}], strict=True) if after["step"] <= row["step"]]
-    return [row["seconds"] for row in ends]
+    return [row["seconds"] for row in last_rows(read_log(weights.with_suffix(".log.jsonl")))]
 
 
 def recorded_halvings(weights: Path) -> Mapping[int, Figures]:

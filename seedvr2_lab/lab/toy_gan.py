@@ -7,7 +7,6 @@ they are exact or approximated; per seed all arms start from the same weights an
 Legend: `B` points of a batch, `M` modes; points are (B, 2).
 """
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import kept
-from seedvr2_lab.training.loop import Loss, Player, TrainConfig, train_players
+from seedvr2_lab.training.loop import Loss, Player, TrainConfig, read_log, train_players
 from seedvr2_lab.training.losses import (
     AdversarialLosses,
     approximate_penalty,
@@ -109,7 +108,7 @@ def run_arm(settings: Settings, folder: Path | None = None, runs: Path | None = 
 
         networks = train_players(players(settings), settings.training, checkpoints, watch=watch)
         points = sample(networks["generator"], settings)
-        rows = [json.loads(line) for line in (checkpoints / "log.jsonl").read_text().splitlines()]
+        rows = read_log(checkpoints / "log.jsonl")
         curves = {
             name: [[row["step"], row[name]] for row in rows if name in row]
             for name in rows[0]

@@ -8,7 +8,6 @@ token is 8x8 pixels.
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,10 +31,10 @@ from seedvr2_lab.media.degrade import Degradation
 from seedvr2_lab.metrics import psnr, seam_index, ssim
 from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.model.vae import VideoVAE
-from seedvr2_lab.model.weights import fixed_text
+from seedvr2_lab.model.weights import fixed_text, weights_hash
 from seedvr2_lab.model.windows import WindowScheme, partition
-from seedvr2_lab.training.loop import TrainConfig, train
-from seedvr2_lab.training.pairs import Pairs, encode_pairs, low_quality, weights_hash
+from seedvr2_lab.training.loop import TrainConfig, read_log, train
+from seedvr2_lab.training.pairs import Pairs, encode_pairs, low_quality
 from seedvr2_lab.training.regression import regression_loss, restore_latent
 
 Grid = tuple[int, int]  # tokens along height and width
@@ -122,7 +121,7 @@ def run_arm(settings: Settings, vae: VideoVAE, folder: Path | None = None, runs:
         batches = [(pairs, settings.batch) for pairs in training_pairs(vae, settings.pool, settings.training_grids)]
         loss = regression_loss(batches, fixed_text(settings.transformer.dim))
         dit = train(new_transformer(settings), loss, settings.training, checkpoints, settings.device)
-        log = [json.loads(line) for line in (checkpoints / "log.jsonl").read_text().splitlines()]
+        log = read_log(checkpoints / "log.jsonl")
         tests, view = [], ""
         for scheme in settings.test_windows:
             other = DiT(replace(settings.transformer, windows=scheme)).to(settings.device).eval()

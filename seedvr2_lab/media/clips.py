@@ -8,7 +8,6 @@ A clip is (C, T, H, W), RGB in [0, 1]; batches are (B, C, T, H, W). Who may see 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -31,8 +30,6 @@ PROCEDURAL = 48  # pictures in the training pool
 PROCEDURAL_SHARE = 0.2  # of the crops of a training batch
 
 Part = Literal["training", "validation", "evaluation"]
-# (batch, frames, (height, width), generator) -> (B, 3, T, *size) in [0, 1], such as partial(sample_clips, "training")
-Source = Callable[[int, int, tuple[int, int], torch.Generator], Tensor]
 
 
 @cache
@@ -183,13 +180,16 @@ def sample_clips(part: Part, batch: int, frames: int, size: tuple[int, int], gen
 
     Pictures smaller than `size` are left out. Only training batches hold procedural pictures.
     """
-    photos = [picture for picture in pictures(part) if picture.shape[1] >= size[0] and picture.shape[2] >= size[1]]
+    photos, drawn = (
+        [picture for picture in found if picture.shape[1] >= size[0] and picture.shape[2] >= size[1]]
+        for found in (pictures(part), _procedural_pool())
+    )
     if not photos:
         raise InputError(f"no {part} picture is as large as {size[1]}x{size[0]}: ask for a smaller crop")
     clips = []
     for _ in range(batch):
         procedural = part == "training" and float(torch.rand((), generator=generator)) < PROCEDURAL_SHARE
-        pool = _procedural_pool() if procedural else photos
+        pool = drawn if procedural and drawn else photos
         picture = pool[int(torch.randint(len(pool), (), generator=generator))]
         clip = camera_clip(picture, frames, size, generator)
         clips.append(clip.flip(-1) if float(torch.rand((), generator=generator)) < 0.5 else clip)

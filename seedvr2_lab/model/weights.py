@@ -7,6 +7,7 @@ The published ones are plain state dicts, .pth or .safetensors, recognised by th
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from seedvr2_lab.config import transformer_config, vae_config
-from seedvr2_lab.console import InputError
+from seedvr2_lab.console import InputError, whole
 from seedvr2_lab.model import published
 from seedvr2_lab.model.diffusion import build_condition, conditioned, sample
 from seedvr2_lab.model.dit import DiT, DiTConfig
@@ -116,15 +117,23 @@ def load_generator(source: str | Path = "tiny", dtype: Dtype = None) -> Generato
     return Generator(dit, text.to(dit.vid_in.proj.weight), noise_scale=1.0, vae="published")
 
 
+def weights_hash(model: nn.Module) -> str:
+    """16 hexadecimal digits that change with any weight."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _dtype(asked: Dtype, usual: torch.dtype) -> torch.dtype | None:
     return None if asked == "file" else asked or usual
 
 
 def _save(path: Path, tensors: dict[str, Tensor], header: dict) -> None:
     halves = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
-    new = path.with_suffix(".new")
-    save_file(halves, new, metadata={name: json.dumps(value) for name, value in header.items()})
-    new.replace(path)
+    with whole(path) as new:
+        save_file(halves, new, metadata={name: json.dumps(value) for name, value in header.items()})
 
 
 def _path(source: str | Path, kind: str, published_names: Collection[str]) -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from seedvr2_lab.console import InputError, progress
+from seedvr2_lab.console import InputError, check_device, progress
 from seedvr2_lab.model.weights import Dtype
 from seedvr2_lab.restore import memory
 from seedvr2_lab.restore.partial import require_decision
-from seedvr2_lab.restore.restorer import Restorer, check_device
+from seedvr2_lab.restore.restorer import Restorer
 from seedvr2_lab.restore.run import PHASES, run
 from seedvr2_lab.restore.settings import Cancelled, Settings
 from seedvr2_lab.restore.tasks import Options, Size, Task, find_tasks

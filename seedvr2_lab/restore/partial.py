@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seedvr2_lab.console import InputError
+from seedvr2_lab.console import InputError, whole
 from seedvr2_lab.media.video import VideoReader
 from seedvr2_lab.media.video_writer import VideoWriter
 
@@ -37,7 +37,7 @@ class Partial:
         self.target, self.folder, self.job = target, partial_folder(target), job
         self._runs: list[list[Fraction]] = []
         require_decision(target, resume, overwrite)
-        if resume and self.folder.exists():
+        if resume and self.folder.exists() and self._is_known():
             self._compare()
             self._runs = list(self._finished())
             self._tidy()
@@ -79,11 +79,15 @@ class Partial:
         if not self._runs:
             self.discard()
 
-    def _compare(self) -> None:
+    def _is_known(self) -> bool:
+        """Whether it can be read whose frames these are; if not, nobody can tell whether they may be used."""
         try:
-            before = json.loads((self.folder / JOB).read_text())
+            return isinstance(json.loads((self.folder / JOB).read_text()), dict)
         except (OSError, ValueError):
-            before = self.job  # killed before the first frame was finished
+            return False
+
+    def _compare(self) -> None:
+        before = json.loads((self.folder / JOB).read_text())
         for name, value in json.loads(json.dumps(self.job)).items():
             if (found := before.get(name)) != value:
                 raise InputError(
@@ -137,7 +141,5 @@ def require_decision(target: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _write(path: Path, content: Any) -> None:
-    """Whole or not at all."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    new.replace(path)
+    with whole(path) as new:
+        new.write_text(json.dumps(content, indent=1), encoding="utf-8")

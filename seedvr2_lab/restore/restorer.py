@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from seedvr2_lab.console import InputError
+from seedvr2_lab.console import InputError, check_device
 from seedvr2_lab.media.color import FIXES
 from seedvr2_lab.media.degrade import resize
 from seedvr2_lab.media.transform import padded_length
@@ -188,13 +188,6 @@ def noise_at(shape_CTHW: tuple[int, int, int, int], seed: int, first: int) -> Te
     C, T, H, W = shape_CTHW
     frames = [np.random.default_rng([seed, first + t]).standard_normal((C, H, W), dtype=np.float32) for t in range(T)]
     return rearrange(torch.from_numpy(np.stack(frames)), "T C H W -> C T H W")
-
-
-def check_device(device: str) -> None:
-    try:
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError):  # a PyTorch without CUDA asserts
-        raise InputError(f"device '{device}' is not on this machine: use cpu, or cuda where there is one") from None
 
 
 def _checked(x: Tensor, check: Check) -> Tensor:

@@ -11,10 +11,11 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from seedvr2_lab.console import TrainingFailed
 from seedvr2_lab.model.diffusion import T_MAX, build_condition, one_step
 from seedvr2_lab.model.discriminator import Discriminator, Judgement
 from seedvr2_lab.model.dit import Clips, DiT
-from seedvr2_lab.training.loop import Loss, Player, TrainingFailed
+from seedvr2_lab.training.loop import Loss, Player
 from seedvr2_lab.training.losses import (
     AdversarialLosses,
     approximate_penalty,
@@ -90,7 +91,7 @@ def discriminator_step(
 
     Ends the training when the discriminator has collapsed: over the last `PATIENCE` steps its mean logit gap
     |D(real) - D(fake)| was below `BLIND`, so that it says the same of everything, or above `ALL_SEEING`, so that the
-    generator's gradient has vanished.
+    generator's gradient has vanished. A run that goes on from a checkpoint counts anew.
     """
     gaps = deque(maxlen=PATIENCE)
 

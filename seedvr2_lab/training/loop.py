@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seedvr2_lab.console import InputError, progress
+from seedvr2_lab.console import InputError, TrainingFailed, progress, whole
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,6 @@ class Player(NamedTuple):
 Watch = Callable[[int, Mapping[str, nn.Module]], None]  # (steps done, networks with their averaged weights)
 
 
-class TrainingFailed(RuntimeError):
-    """A run that cannot go on: a loss that is not finite, or a player that has collapsed."""
-
-
 def train(
     model: nn.Module,
     loss: Loss,
@@ -66,9 +62,10 @@ def train(
     out: Path | None,
     device: str = "cpu",
     watch: Watch = lambda done, networks: None,
+    known_by: Sequence[str] = (),
 ) -> nn.Module:
     """`train_players` with one player, "model"."""
-    return train_players({"model": Player(model, loss)}, config, out, device, watch)["model"]
+    return train_players({"model": Player(model, loss)}, config, out, device, watch, known_by)["model"]
 
 
 def train_players(
@@ -77,20 +74,23 @@ def train_players(
     out: Path | None,
     device: str = "cpu",
     watch: Watch = lambda done, networks: None,
+    known_by: Sequence[str] = (),
 ) -> dict[str, nn.Module]:
     """Train all players and return their networks holding the averaged (EMA) weights.
 
     With `out` (a folder) the run leaves `log.jsonl` and `checkpoint.pt` there and goes on from that checkpoint if it
-    exists; the checkpoint of another configuration is refused.
+    exists; the checkpoint of another configuration, or of something else in `known_by`, is refused.
 
     Args:
         watch: called after every checkpoint, to draw samples and the like; it must not draw from global generators.
+        known_by: whatever decides the result beside `config`, such as hashes of a teacher and of the data.
 
     Raises:
         TrainingFailed: a loss was not finite, or raised this itself; the last good checkpoint is kept.
     """
     apprentices = {name: _Apprentice(player, config, device) for name, player in players.items()}
-    state = _resume(out, config) or {"step": 0, "seconds": 0.0, "players": {}}
+    identity = {**dataclasses.asdict(config), "known by": list(known_by)}
+    state = _resume(out, identity) or {"step": 0, "seconds": 0.0, "players": {}}
     for name, saved in state["players"].items():
         apprentices[name].load_state_dict(saved)
     first, started = state["step"], time.perf_counter() - state["seconds"]
@@ -119,8 +119,8 @@ def train_players(
             bar.set_postfix({name: value for name, value in row.items() if name.endswith("loss")})
         if out and (done % config.checkpoint_every == 0 or done == config.steps):
             saved = {name: apprentice.state_dict() for name, apprentice in apprentices.items()}
-            settings = dataclasses.asdict(config)
-            _save(out / "checkpoint.pt", {"config": settings, "step": done, "seconds": seconds, "players": saved})
+            with whole(out / "checkpoint.pt") as new:
+                torch.save({"config": identity, "step": done, "seconds": seconds, "players": saved}, new)
             with ExitStack() as averaged:
                 watch(done, {name: averaged.enter_context(one.averaged()) for name, one in apprentices.items()})
     return {name: apprentice.finished() for name, apprentice in apprentices.items()}
@@ -138,7 +138,7 @@ class _Apprentice:
         """One update. Returns the losses of the (last) batch and the norm of the gradient."""
         self.model.zero_grad(set_to_none=True)
         for _ in range(self.config.accumulate):
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16):
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.config.bf16):
                 losses = self.loss(self.model, step, generator)
             if not torch.isfinite(losses["loss"]):
                 raise TrainingFailed(f"the loss is {losses['loss']:g}")
@@ -198,22 +198,36 @@ def _schedule(step: int, config: TrainConfig) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup))
 
 
-def _resume(out: Path | None, config: TrainConfig) -> dict | None:
+def read_log(path: Path) -> list[dict]:
+    """The rows of a log, up to the first that was cut off."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def last_rows(log: Sequence[dict]) -> list[dict]:
+    """The last row of each training in a log of several."""
+    return [row for row, after in zip(log, [*log[1:], {"step": 0}], strict=False) if after["step"] <= row["step"]]
+
+
+def _resume(out: Path | None, identity: dict) -> dict | None:
     if out is None:
         return None
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "checkpoint.pt").exists():
         (out / "log.jsonl").unlink(missing_ok=True)
         return None
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    if state["config"] != dataclasses.asdict(config):
-        raise InputError(f"{out} holds a run with other settings: give another --out, or delete it to start anew")
-    lines = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= state["step"]]  # later ones will be written again
-    (out / "log.jsonl").write_text("".join(line + "\n" for line in kept))
+    state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    if state["config"] != identity:
+        raise InputError(
+            f"{out} holds a run with other settings, models or data: give another --out, or delete it to start anew"
+        )
+    rows = read_log(out / "log.jsonl") if (out / "log.jsonl").exists() else []
+    kept = [row for row in rows if row["step"] <= state["step"]]  # later ones will be written again
+    with whole(out / "log.jsonl") as new:
+        new.write_text("".join(json.dumps(row) + "\n" for row in kept))
     return state
-
-
-def _save(path: Path, state: dict) -> None:
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)

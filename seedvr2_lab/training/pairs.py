@@ -7,6 +7,7 @@ once, before the training, and kept in a file that all stages and all runs with 
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,14 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from seedvr2_lab.console import progress
+from seedvr2_lab.console import progress, whole
 from seedvr2_lab.media.clips import sample_clips
+from seedvr2_lab.media.datasets import ClipFolder
 from seedvr2_lab.media.degrade import PRESETS, degrade, resize
 from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.weights import weights_hash
 
 
 class Pairs(NamedTuple):
@@ -60,41 +63,37 @@ def encode_pairs(
     folder: Path | None = None,
     at_once: int = 16,
     presets: Sequence[str] = ("simple",),
+    clips: ClipFolder | None = None,
 ) -> Pairs:
-    """A pool of `count` pairs from the training pictures, clips of (frames, *size) pixels, each made worse by one of
-    the presets.
+    """A pool of `count` pairs from `clips`, or else from the training pictures: clips of (frames, *size) pixels, each
+    made worse by one of the presets.
 
     With `folder` the pool is kept there and read by the next caller that asks for the same one, who waits if another
     process is about to keep it.
     """
 
+    draw = clips or partial(sample_clips, "training")
+
     def encode() -> Pairs:
         generator = torch.Generator().manual_seed(seed)
         batches = []
         for start in progress(range(0, count, at_once), "encode pairs", unit="batch"):
-            clips_BCTHW = sample_clips("training", min(at_once, count - start), frames, size, generator)
+            clips_BCTHW = draw(min(at_once, count - start), frames, size, generator)
             batches.append(latent_pair(vae, clips_BCTHW, generator, presets))
         return Pairs(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
     if folder is None:
         return encode()
     key = {"count": count, "frames": frames, "size": size, "seed": seed, "presets": presets, "vae": weights_hash(vae)}
+    if clips is not None:
+        key["clips"] = clips.identity()
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     path = folder / f"pairs_{name}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            pool, new = encode(), path.with_suffix(".new")
-            save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
-            new.replace(path)
+            pool = encode()
+            with whole(path) as new:
+                save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
     with safe_open(path, "pt") as file:
         return Pairs(file.get_tensor("low"), file.get_tensor("high"))
-
-
-def weights_hash(model: nn.Module) -> str:
-    """16 hexadecimal digits that change with any weight."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

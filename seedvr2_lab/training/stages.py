@@ -4,14 +4,17 @@
                 \\-> adversarial, the arms of Table 3 that start from the teacher
     regression: the yardstick;  smaller: a one-step model taught to a smaller one
 
-Every stage takes its models from the weights that earlier stages left, or else from those of the package, and leaves a
-weight file, with how it came about beside it. A stage that was stopped goes on where it was.
+Every stage takes its transformers from the weights that earlier stages left, or else from those of the package, and
+leaves a weight file, with how it came about beside it. A stage that was stopped goes on where it was. All learn latents
+of the bundled VAE: a VAE trained anew takes its place before the others are trained.
 """
 
+import copy
 import dataclasses
 import json
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +24,21 @@ import torch
 from torch import nn
 
 from seedvr2_lab.config import transformer_config, vae_config
-from seedvr2_lab.console import InputError
+from seedvr2_lab.console import InputError, check_device, whole, writable
+from seedvr2_lab.media.datasets import ClipFolder
 from seedvr2_lab.model.discriminator import Discriminator
 from seedvr2_lab.model.dit import DiT
 from seedvr2_lab.model.vae import VideoVAE
-from seedvr2_lab.model.weights import BUNDLED, Generator, fixed_text, load_generator, load_vae, save_generator, save_vae
+from seedvr2_lab.model.weights import (
+    BUNDLED,
+    Generator,
+    fixed_text,
+    load_generator,
+    load_vae,
+    save_generator,
+    save_vae,
+    weights_hash,
+)
 from seedvr2_lab.training.adversarial import adversarial_players, growing, mixed
 from seedvr2_lab.training.codec import CODEC, codec_loss, initialise, latent_scale
 from seedvr2_lab.training.distill import consistency_loss, matching_loss, student_of, teacher_of
@@ -59,6 +72,7 @@ class Stage:
     teacher: str | None = None
     start: str | None = None
     device: str = "cpu"
+    data: str | None = None  # a folder of videos and pictures to learn from, the bundled photographs if None
 
     def __post_init__(self):
         for what, value, known in (
@@ -69,6 +83,7 @@ class Stage:
         ):
             if value not in known:
                 raise InputError(f"there is no {what} '{value}': choose one of {', '.join(known)}")
+        check_device(self.device)
 
     @property
     def schedule(self) -> Schedule:
@@ -93,21 +108,42 @@ class Stage:
                 return load_generator(path)
         raise InputError(f"{self.file(result)} is missing: train that stage first, or name another model")
 
-    def batches(self, vae: VideoVAE) -> list[tuple[Pairs, int]]:
-        """What successive steps draw, for stages that learn from one length at a time."""
-        pools = self.encode(vae, {frames for _, frames in self.schedule.batches})
+    def batches(self, vae: VideoVAE, counts: Mapping[int, int] | None = None) -> list[tuple[Pairs, int]]:
+        """What successive steps draw, for stages that learn from one length at a time; `counts` as in `encode`."""
+        pools = self.encode(vae, {frames for _, frames in self.schedule.batches}, counts)
         return [(pools[frames], clips) for clips, frames in self.schedule.batches]
 
-    def encode(self, vae: VideoVAE, lengths: set[int]) -> dict[int, Pairs]:
-        """Pools of pairs by the number of frames."""
+    def encode(self, vae: VideoVAE, lengths: set[int], counts: Mapping[int, int] | None = None) -> dict[int, Pairs]:
+        """Pools of pairs by the number of frames, as large as `counts` says, or else as the schedule's `pools`."""
         s, size = self.schedule, (self.schedule.crop, self.schedule.crop)
+        counts = counts or s.pools
+        clips = ClipFolder(self.data, max(lengths), size) if self.data else None
         vae.to(self.device)
         pools = {
-            frames: encode_pairs(vae, s.pools[frames], frames, size, folder=self.pools, presets=s.presets)
+            frames: encode_pairs(
+                vae, (counts or s.pools)[frames], frames, size, folder=self.pools, presets=s.presets, clips=clips
+            )
             for frames in sorted(lengths)
         }
         vae.cpu()  # validation happens there
         return pools
+
+    def known_by(self, *models: nn.Module) -> list[str]:
+        """What decides the result beside the settings of the training: those models, and the rest of the schedule."""
+        s = self.schedule
+        drawn = repr(
+            (self.arm, self.data, s.crop, s.pools, s.large_pools, s.batches, s.phases, s.presets, s.penalty, s.l1)
+        )
+        return [drawn, *(weights_hash(model) for model in models)]
+
+    @property
+    def command(self) -> str:
+        """That trains this stage."""
+        words = ["seedvr2-lab", "train", self.name]
+        for name in ("size", "profile", "seed", "arm", "teacher", "start", "data", "device"):
+            value, usual = getattr(self, name), {"device": "cpu"}.get(name)
+            words += [f"--{name}", str(value)] if value != usual else []
+        return shlex.join(words)
 
 
 def train_vae(stage: Stage) -> Path:
@@ -116,7 +152,6 @@ def train_vae(stage: Stage) -> Path:
     initialise(vae, CODEC.seed)
     vae = train(vae, codec_loss, CODEC, stage.run, stage.device).cpu()
     target = stage.weights / "vae_small.safetensors"
-    stage.weights.mkdir(parents=True, exist_ok=True)
     save_vae(target, vae, latent_scale(vae))
     _record(target, stage, CODEC, vae, {"validation": vae_validation(load_vae(target))})
     return target
@@ -154,10 +189,11 @@ def train_progressive(stage: Stage) -> Path:
         raise InputError(f"{stage.teacher} is a model of one step: give --teacher one of several")
     batches, halvings = stage.batches(vae), {}
     while taught.steps > 1:
-        student, loss = student_of(taught, batches, stage.device)
         config = stage.config(len(halvings) + 1)
-        if student.steps == 1:
+        if taught.steps == 2:
+            batches = stage.batches(vae, stage.schedule.large_pools)
             config = replace(stage.schedule.last_halving, seed=config.seed)
+        student, loss = student_of(taught, batches, stage.device)
         taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
         halvings[taught.steps] = _validate(stage, taught, vae)
     last = {"last halving": dataclasses.asdict(config), "truth": LAST_TRUTH, "noise scale": LAST_NOISE}
@@ -167,7 +203,7 @@ def train_progressive(stage: Stage) -> Path:
 def train_consistency(stage: Stage) -> Path:
     """Many steps to one at once, by discrete-time consistency."""
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
-    student = taught._replace(dit=_copy(taught.dit), steps=1, guidance=1.0)
+    student = taught._replace(dit=copy.deepcopy(taught.dit).requires_grad_(True), steps=1, guidance=1.0)
     loss = consistency_loss(teacher_of(taught, stage.device), taught.steps, stage.batches(vae))
     return _finish(stage, "consistency", _train(stage, student, loss, vae), vae)
 
@@ -177,7 +213,7 @@ def train_adversarial(stage: Stage) -> Path:
     losses, vae = stage.schedule.losses(stage.arm or ARM), load_vae("small")
     taught = stage.found("teacher", stage.teacher)
     start = stage.found("distilled", stage.start) if losses.start == "progressive" or stage.start else taught
-    made = start._replace(dit=_copy(start.dit), steps=1, guidance=1.0, negative_text=None)
+    made = start._replace(dit=copy.deepcopy(start.dit).requires_grad_(True), steps=1, guidance=1.0, negative_text=None)
     config, text = stage.config(), made.text.to(stage.device)
     pools = stage.encode(vae, {frames for _, batch in stage.schedule.phases for _, frames in batch})
     feed = growing(
@@ -190,21 +226,24 @@ def train_adversarial(stage: Stage) -> Path:
     judge = Discriminator.from_teacher(taught.dit)
     players = adversarial_players(made.dit, judge, feed, text, losses, made.noise_scale)
     watch = Samples(vae, stage.schedule.presets, stage.run / "samples", made._replace(text=text), "generator")
-    trained = train_players(players, config, stage.run, stage.device, watch)["generator"]
-    return _finish(stage, FINISHED, made._replace(dit=trained.cpu()), vae, {"losses": dataclasses.asdict(losses)})
+    known_by = stage.known_by(vae, taught.dit, start.dit)
+    trained = train_players(players, config, stage.run, stage.device, watch, known_by)["generator"]
+    made, more = made._replace(dit=trained.cpu()), {"losses": dataclasses.asdict(losses)}
+    return _finish(stage, stage.arm or FINISHED, made, vae, more)
 
 
 def train_smaller(stage: Stage) -> Path:
     """A one-step generator of this size that learns from a larger one, as the paper's 3B does from its 7B."""
     vae = load_vae("small")
-    taught = load_generator(stage.teacher or "distilled")
+    earlier = stage.weights / "dit_distilled.safetensors"
+    taught = load_generator(stage.teacher or (earlier if earlier.is_file() else "distilled"))
     if taught.steps != 1:
         raise InputError(f"{stage.teacher} is a model of {taught.steps} steps: give --teacher one of a single step")
     dit, text = _new_dit(stage)
     made = Generator(dit, text, taught.noise_scale)
     teacher, batches = teacher_of(taught, stage.device), stage.batches(vae)
     loss = matching_loss(teacher, taught.steps, batches, text.to(stage.device), made.noise_scale)
-    return _finish(stage, "smaller", _train(stage, made, loss, vae), vae)
+    return _finish(stage, "smaller", _train(stage, made, loss, vae, taught=taught.dit), vae)
 
 
 STAGES = {
@@ -226,6 +265,7 @@ def train_stage(name: str, **fields) -> Path:
         TrainingFailed: a loss was not finite or a player collapsed.
     """
     stage = Stage(name, **fields)
+    writable(stage.weights, "--weights")
     return STAGES[name](stage)
 
 
@@ -235,21 +275,20 @@ def _new_dit(stage: Stage) -> tuple[DiT, torch.Tensor]:
     return dit, fixed_text(dit.config.dim)
 
 
-def _copy(dit: DiT) -> DiT:
-    """To be trained, with weights of its own."""
-    copy = DiT(dit.config)
-    copy.load_state_dict(dit.state_dict())
-    return copy
-
-
 def _train(
-    stage: Stage, made: Generator, loss: Loss, vae: VideoVAE, config: TrainConfig | None = None, run: Path | None = None
+    stage: Stage,
+    made: Generator,
+    loss: Loss,
+    vae: VideoVAE,
+    config: TrainConfig | None = None,
+    run: Path | None = None,
+    taught: DiT | None = None,
 ) -> Generator:
-    """The generator with its transformer trained, on the CPU."""
-    run = run or stage.run
+    """The generator with its transformer trained, on the CPU; `taught`: a teacher that it does not begin as."""
+    run, known_by = run or stage.run, stage.known_by(vae, made.dit, *([taught] if taught else []))
     shown = made._replace(text=made.text.to(stage.device))
     watch = Samples(vae, stage.schedule.presets, run / "samples", shown)
-    return made._replace(dit=train(made.dit, loss, config or stage.config(), run, stage.device, watch).cpu())
+    return made._replace(dit=train(made.dit, loss, config or stage.config(), run, stage.device, watch, known_by).cpu())
 
 
 def _validate(stage: Stage, made: Generator, vae: VideoVAE, lengths: Sequence[int] = (1, 5)) -> Figures:
@@ -260,7 +299,6 @@ def _validate(stage: Stage, made: Generator, vae: VideoVAE, lengths: Sequence[in
 def _finish(stage: Stage, result: str, made: Generator, vae: VideoVAE, more: Mapping[str, Any] = {}) -> Path:
     """Write the weight file and its record."""
     target = stage.file(result)
-    stage.weights.mkdir(parents=True, exist_ok=True)
     save_generator(target, made)
     validation = _validate(stage, load_generator(target), vae)
     _record(target, stage, stage.config(), made.dit, {**more, "validation": validation})
@@ -270,13 +308,15 @@ def _finish(stage: Stage, result: str, made: Generator, vae: VideoVAE, more: Map
 def _record(target: Path, stage: Stage, settings: TrainConfig, model: nn.Module, more: Mapping[str, Any]) -> None:
     """How the file came about, as JSON, and the logs of its trainings in one file beside it."""
     logs = {path.parent.name: path.read_text() for path in sorted(stage.run.rglob("log.jsonl"), reverse=True)}
-    target.with_suffix(".log.jsonl").write_text("".join(logs.values()))
+    with whole(target.with_suffix(".log.jsonl")) as new:
+        new.write_text("".join(logs.values()))
     record = {
-        "command": f"seedvr2-lab train {stage.name} --size {stage.size} --profile {stage.profile} --seed {stage.seed}",
+        "command": stage.command,
         "settings": dataclasses.asdict(settings),
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(sum(json.loads(log.splitlines()[-1])["seconds"] for log in logs.values()), 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
-    target.with_suffix(".json").write_text(json.dumps(record | more, indent=1) + "\n")
+    with whole(target.with_suffix(".json")) as new:
+        new.write_text(json.dumps(record | more, indent=1) + "\n")

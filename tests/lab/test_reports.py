@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -16,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.report_inputs import check_parameters, parse_value, read_parameters
 from seedvr2_lab.lab.report_pages import SMOKE_STAMP, WIDGET_VIEW, duration, scrub
-from seedvr2_lab.lab.reports import report_folder, run, save_results
+from seedvr2_lab.lab.reports import _ready, report_folder, run, save_results
 
 PARAMETERS = """
 profile: str = "smoke"  # size of the run
@@ -221,7 +222,7 @@ def test_interruption_stops_kernels_and_leaves_older_reports(tmp_path):
         ({"parameters": {"seeds": "3"}}, r"seeds of 00_a must be of type list, not '3'; .* its default \[0\]"),
         ({"parameters": {"profile": "gpu"}}, "'profile' is unknown"),
         ({"jobs": 0}, "jobs must be at least 1"),
-        ({"out": Path("blocked/reports")}, "output folder .*blocked/reports cannot be written"),
+        ({"out": Path("blocked/reports")}, "blocked/reports cannot be written .*: give another folder with --out"),
         ({"notebooks": Path("empty")}, r"no notebooks found as .*empty/\[0-9\]\*.ipynb"),
     ],
 )
@@ -322,3 +323,17 @@ def test_duration():
 def test_importing_the_runner_is_quick():
     code = "import seedvr2_lab.lab.reports, sys; print({'torch', 'papermill', 'nbconvert'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+def test_a_notebook_that_reads_reports_waits_for_them():
+    def left(*names):
+        return [(Path(f"{name}.ipynb"), {}) for name in names]
+
+    def job(name):
+        return SimpleNamespace(source=Path(f"{name}.ipynb"))
+
+    waiting = left("11_losses", "16_second_look", "20_demo", "90_report")
+    assert _ready(waiting, [])[0].stem == "11_losses"
+    assert _ready(waiting[1:], [job("11_losses")])[0].stem == "20_demo"
+    assert _ready(left("90_report"), [job("20_demo")]) is None
+    assert _ready(left("90_report"), [])[0].stem == "90_report"

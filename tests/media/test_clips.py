@@ -37,6 +37,10 @@ def test_clips_are_colour_in_the_unit_range_and_decided_by_the_seed(frames):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_a_crop_larger_than_procedural_pictures_is_of_photographs():
+    assert sample_clips("training", 16, 1, (40, 340), torch.Generator().manual_seed(0)).shape[-1] == 340
+
+
 def test_a_crop_larger_than_every_picture_is_refused():
     with pytest.raises(InputError, match="no validation picture is as large as 4000x3000: ask for"):
         sample_clips("validation", 1, 1, (3000, 4000), generator())

@@ -103,6 +103,15 @@ def test_what_power_failures_leave_is_restored_again(half_done, restorer, unbrok
     assert not folder.exists()
 
 
+def test_frames_that_nobody_knows_the_settings_of_are_not_mixed_in(half_done, restorer, unbroken, pixels):
+    source, target = half_done
+    (partial_folder(target) / "job.json").write_text("")
+    restore(source, target, model=restorer, resume=True, **OPTIONS | {"strength": 0.0})
+    whole = target.with_name("whole.mp4")
+    restore(source, whole, model=restorer, **OPTIONS | {"strength": 0.0})
+    assert np.array_equal(pixels(target), pixels(whole)) and not np.array_equal(pixels(target), unbroken)
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_frames(video, model_file, tmp_path, unbroken, pixels):
     """Ten runs, each killed once without warning at a random moment and then resumed."""

@@ -42,6 +42,15 @@ def weights(net):
     return torch.cat([value.flatten() for value in net.state_dict().values()])
 
 
+@pytest.mark.parametrize("cut", ['{"step": 9, "lo', ""])
+def test_a_log_that_was_cut_off_does_not_stand_in_the_way(tmp_path, cut):
+    train(model(), loss, replace(CONFIG, steps=4), tmp_path)
+    log = (tmp_path / "log.jsonl").read_text()
+    (tmp_path / "log.jsonl").write_text(log + cut)
+    train(model(), loss, replace(CONFIG, steps=4), tmp_path)
+    assert (tmp_path / "log.jsonl").read_text() == log
+
+
 @pytest.mark.parametrize("muon", [False, True])
 @pytest.mark.parametrize("step", [0, 3, 4, 7, 11])
 def test_a_killed_run_resumes_to_the_same_weights_and_log(tmp_path, step, muon):

@@ -6,8 +6,9 @@ from seedvr2_lab.config import vae_config
 from seedvr2_lab.media.clips import sample_clips
 from seedvr2_lab.metrics import psnr
 from seedvr2_lab.model.vae import VideoVAE
+from seedvr2_lab.model.weights import weights_hash
 from seedvr2_lab.training import pairs as module
-from seedvr2_lab.training.pairs import encode_pairs, latent_pair, low_quality, weights_hash
+from seedvr2_lab.training.pairs import encode_pairs, latent_pair, low_quality
 
 
 def generator(seed=0):

@@ -7,8 +7,10 @@ import signal
 from dataclasses import replace
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from seedvr2_lab.cli import main
@@ -31,7 +33,8 @@ def train_small(name, folder, seed=0, **fields):
     steps = {"progressive": 4}.get(name, 8)
     config = replace(getattr(SCHEDULES["smoke"], name), steps=steps, warmup=1, log_every=1, checkpoint_every=4)
     configs = {"last_halving": config, name: config}
-    SCHEDULES["smoke"] = replace(SCHEDULES["smoke"], crop=32, pools={1: 4, 5: 2}, validation=1, **configs)
+    pools = dict(pools={1: 4, 5: 2}, large_pools={1: 6, 5: 3})
+    SCHEDULES["smoke"] = replace(SCHEDULES["smoke"], crop=32, validation=1, **pools, **configs)
     TRANSFORMERS["study"], stages.TEACHER_STEPS, Samples.COUNT = SMALL, 8, 1
     where = dict(run=folder / name, pools=folder / "pairs", weights=folder / "weights")
     return train_stage(name, size="study", profile="smoke", seed=seed, **where, **fields)
@@ -79,7 +82,8 @@ def test_each_stage_leaves_a_model_a_record_a_log_and_samples(trained):
         path = trained / "weights" / f"dit_study{result}.safetensors"
         generator, record = load_generator(path), json.loads(path.with_suffix(".json").read_text())
         assert generator.steps == (8 if name == "teacher" else 1)
-        assert record["command"] == f"seedvr2-lab train {name} --size study --profile smoke --seed 0"
+        command = f"seedvr2-lab train {name} --size study --profile smoke --seed 0"
+        assert record["command"].startswith(command) and record["command"].count("--") == 3 + (name == "smaller")
         assert record["seconds"] > 0 and record["validation"]["psnr, restored, 5 frames"] > 5
         rows = [json.loads(line) for line in path.with_suffix(".log.jsonl").read_text().splitlines()]
         assert len(rows) == (12 if name == "progressive" else 8)
@@ -99,6 +103,24 @@ def test_each_stage_starts_from_the_one_before(trained):
     assert load_generator(trained / "weights/dit_study_teacher.safetensors").guidance in stages.GUIDANCE
     record = json.loads((trained / "weights/dit_study.json").read_text())
     assert record["losses"]["r1"] == LAPTOP.penalty and record["losses"]["l1"] == LAPTOP.l1
+
+
+def test_a_run_goes_on_only_with_the_models_and_data_it_was_begun_with(trained, tmp_path):
+    weights = trained / "weights"
+    train_small("adversarial", tmp_path, teacher=weights / "dit_study_teacher.safetensors", arm="apt")
+    assert [path.name for path in sorted((tmp_path / "weights").glob("*.safetensors"))] == ["dit_study_apt.safetensors"]
+    with pytest.raises(InputError, match="adversarial holds a run with other settings, models or data"):
+        train_small("adversarial", tmp_path, teacher=weights / "dit_study_consistency.safetensors", arm="apt")
+
+
+def test_one_learns_from_ones_own_folder(trained, tmp_path):
+    for k in range(3):
+        Image.fromarray((np.indices((40, 48)).sum(0)[..., None] * [1, 2, k + 1] % 256).astype(np.uint8)).save(
+            tmp_path / f"{k}.png"
+        )
+    teacher = train_small("teacher", tmp_path / "own", data=str(tmp_path))
+    assert f"--data {tmp_path}" in json.loads(teacher.with_suffix(".json").read_text())["command"]
+    assert losses(tmp_path / "own", "teacher") != losses(trained, "teacher")
 
 
 def test_a_missing_earlier_stage_is_named(tmp_path):
@@ -124,6 +146,8 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path, fields):
         (["adversarial", "--arm", "best"], "there is no arm 'best': choose one of apt, rpgan"),
         (["adversarial", "--size", "huge", "--plan"], "there is no size 'huge': choose one of study, tiny, 3b, 7b"),
         (["progressive", "--teacher", "nowhere"], "model 'nowhere' is neither a file nor bundled"),
+        (["teacher", "--device", "tpu"], "device 'tpu' is not on this machine: use cpu"),
+        (["teacher", "--data", "nowhere"], "nowhere: no such folder; name one with videos or pictures in it"),
         (["progressive", "--teacher", "distilled"], "distilled is a model of one step: give --teacher one of several"),
     ],
 )

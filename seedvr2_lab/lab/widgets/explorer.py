@@ -57,7 +57,7 @@ def picture(figure: "Figure", text: str) -> str:
 
 def explorable(reports: Sequence[Report]) -> dict[str, Report]:
     """Those reports that hold figures and crops of arms, by notebook."""
-    return {r.notebook: r for r in reports if {"figures", "views"} <= set(r.results["metrics"])}
+    return {r.notebook: r for r in reports if {"figures", "views"} <= set(r.results["metrics"] or ())}
 
 
 class ClaimExplorer(w.VBox):
