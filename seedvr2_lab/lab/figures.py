@@ -310,24 +310,31 @@ def arms_by_size(
     return figure
 
 
-def paired_differences(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
-    """Differences between two arms, seed by seed: a panel for each metric, a row for each size.
+def arm_panels(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
+    """What the arms gave: a row for each arm, a panel for each number; dots are seeds, the bar is a 95 % interval.
 
     Args:
-        panels: what the difference is of -> size -> one difference for each seed.
+        panels: label -> arm -> one number for each seed.
     """
-    rows = list(next(iter(panels.values())))
-    figure, axes = new_figure(1, len(panels), height=1.3 + 0.36 * len(rows), squeeze=False, sharey=True)
-    for here, (label, by_size) in zip(axes[0], panels.items(), strict=True):
-        here.axvline(0, color=INK, lw=1)
-        for row, size in enumerate(rows):
-            here.plot(by_size[size], [row] * len(by_size[size]), "o", color=COLORS[6], alpha=0.45, ms=5, mec="none")
-            mean = interval(by_size[size])
+    arms = list(next(iter(panels.values())))
+    figure, axes = new_figure(1, len(panels), height=1.1 + 0.3 * len(arms), squeeze=False, sharey=True)
+    for here, (label, by_arm) in zip(axes[0], panels.items(), strict=True):
+        for row, arm in enumerate(arms):
+            here.plot(by_arm[arm], [row] * len(by_arm[arm]), "o", color=COLORS[6], alpha=0.45, ms=5, mec="none")
+            mean = interval(by_arm[arm])
             here.plot(mean.mean, row, "D", color=COLORS[0], ms=6)
             if mean.seeds > 1:
                 here.hlines(row, mean.low, mean.high, color=COLORS[0], lw=2)
-        here.set(xlabel=label, yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+        here.set(xlabel=label, yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5))
         here.locator_params(axis="x", nbins=5)  # three decimals each: more of them would overlap
+    return figure
+
+
+def paired_differences(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
+    """`arm_panels` of differences between two arms, with a line where there is none."""
+    figure = arm_panels(panels)
+    for here in figure.axes:
+        here.axvline(0, color=INK, lw=1, zorder=0)
     return figure
 
 

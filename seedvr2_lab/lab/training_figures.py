@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 
-from seedvr2_lab.lab.arms import interval
 from seedvr2_lab.lab.figures import COLORS, INK, MARKERS, PAGE_WIDTH, new_figure
 
 if TYPE_CHECKING:
@@ -113,26 +112,6 @@ def curve_panels(
         label: handle for here in axes[0] for handle, label in zip(*here.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(5, len(handles)))
-    return figure
-
-
-def arm_panels(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
-    """What the arms gave: a row for each arm, a panel for each number; dots are seeds, the bar is a 95 % interval.
-
-    Args:
-        panels: label -> arm -> one number for each seed.
-    """
-    arms = list(next(iter(panels.values())))
-    figure, axes = new_figure(1, len(panels), height=1.1 + 0.3 * len(arms), squeeze=False, sharey=True)
-    for here, (label, by_arm) in zip(axes[0], panels.items(), strict=True):
-        for row, arm in enumerate(arms):
-            here.plot(by_arm[arm], [row] * len(by_arm[arm]), "o", color=COLORS[6], alpha=0.45, ms=5, mec="none")
-            mean = interval(by_arm[arm])
-            here.plot(mean.mean, row, "D", color=COLORS[0], ms=6)
-            if mean.seeds > 1:
-                here.hlines(row, mean.low, mean.high, color=COLORS[0], lw=2)
-        here.set(xlabel=label, yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.5, -0.5))
-        here.locator_params(axis="x", nbins=5)
     return figure
 
 

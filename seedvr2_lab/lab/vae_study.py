@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from seedvr2_lab.console import InputError
-from seedvr2_lab.lab.arms import interval
+from seedvr2_lab.lab.arms import interval, verdict
+from seedvr2_lab.media.transform import padded_length
 from seedvr2_lab.model.vae import VideoVAE
 
 
@@ -42,7 +43,7 @@ def frames_back(vae: VideoVAE, frames: int, size: int = 8) -> int | None:
 
 def padded(clip_CTHW: Tensor, factor: int) -> Tensor:
     """The clip with its last frame repeated until it has factor·n + 1 frames."""
-    missing = -(clip_CTHW.shape[1] - 1) % factor
+    missing = padded_length(clip_CTHW.shape[1], factor) - clip_CTHW.shape[1]
     return torch.cat([clip_CTHW, clip_CTHW[:, -1:].expand(-1, missing, -1, -1)], 1)
 
 
@@ -126,11 +127,5 @@ def principal_picture(latent_CHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def judge(margins: Sequence[float]) -> str:
-    """A claim about clips that says "each margin is above 0 on average", by the 95 % interval over the clips.
-
-    "held" if it lies above 0, "reversed" if below, "undecided" if it holds 0, "not testable" with fewer than three.
-    """
-    if len(margins) < 3:
-        return "not testable"
-    found = interval(margins)
-    return "held" if found.low > 0 else "reversed" if found.high < 0 else "undecided"
+    """The `verdict` on "each margin is above 0 on average", by the interval over clips."""
+    return verdict(interval(margins), +1, "laptop")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as w
 
 from seedvr2_lab.lab.claims import CLAIMS, Claim, Judged, Report, judge_all
-from seedvr2_lab.lab.figures import picture_row
-from seedvr2_lab.lab.training_figures import arm_panels
+from seedvr2_lab.lab.figures import arm_panels, picture_row
 from seedvr2_lab.lab.widgets.keys import OwnKeys
 from seedvr2_lab.lab.window_study import decode_picture
 
