@@ -54,10 +54,9 @@ def test_the_bundled_models_are_what_the_readme_says(preset):
     assert mean(rows, "distilled", "high_frequency") < mean(rows, "tiny", "high_frequency") < 1
     assert mean(rows, "tiny", "texture") < mean(rows, CONTROL, "texture")
     assert mean(rows, "tiny", "ssim") > mean(rows, CONTROL, "ssim")
-    if preset == "paper":  # with `light` the distilled model is 0.1 dB behind bicubic, and `tiny` 1.01 dB behind that
-        for metric in ("psnr", "ssim"):
-            assert mean(rows, "distilled", metric) > mean(rows, BICUBIC, metric)
-        assert mean(rows, "tiny", "psnr") > mean(rows, "distilled", "psnr") - 1
+    for metric in ("psnr", "ssim") if preset == "paper" else ("psnr",):  # with `light` it is 0.004 behind in SSIM
+        assert mean(rows, "distilled", metric) > mean(rows, BICUBIC, metric)
+    assert mean(rows, "tiny", "psnr") > mean(rows, "distilled", "psnr") - 1
 
 
 def test_halving_keeps_what_the_teacher_does_and_the_last_one_gains_fidelity_by_the_records():
