@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from seedvr2_lab.console import InputError, TrainingFailed, whole, writable
+from seedvr2_lab.console import InputError, TrainingFailed, writable, write_whole
 
 # Each command imports what it needs when it runs, so that --help answers at once.
 
@@ -111,8 +111,7 @@ def _publish(options: argparse.Namespace) -> int:
         print(folder)
     readme = notebooks.resolve().parent / "README.md"
     text = with_verdicts(readme.read_text(encoding="utf-8"), reports / "published")
-    with whole(readme) as new:
-        new.write_text(text, encoding="utf-8")
+    write_whole(readme, text)
     return 0
 
 
@@ -183,8 +182,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         )
         print(as_markdown(table))
         if options.json:
-            with whole(Path(options.json)) as new:
-                new.write_text(json.dumps(table, indent=1) + "\n")
+            write_whole(Path(options.json), json.dumps(table, indent=1) + "\n")
         if options.picture:
             gallery.save(options.picture)
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -28,6 +28,24 @@ def whole(path: Path) -> Iterator[Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A text file by `whole`."""
+    with whole(path) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def make_once(path: Path, lock: Path, make: Callable[[], None]) -> None:
+    """Call `make`, which leaves `path`, unless it is there; whoever asks while another process makes it waits."""
+    if path.is_file():
+        return
+    from filelock import FileLock  # imported here: the package must import in a blink
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        if not path.is_file():
+            make()
 
 
 def writable(folder: Path, option: str) -> Path:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock
 
-from seedvr2_lab.console import whole
+from seedvr2_lab.console import make_once, write_whole
 
 RECIPE = 1  # raise it whenever the same settings would give other numbers than before
 CHECKOUT = Path(__file__).parents[2]
@@ -54,15 +53,15 @@ def kept(
     key = arm_key(settings)
     path = (folder or default_folder()) / f"{key}.json"
     checkpoints = (runs or CHECKOUT / "runs" / "arms") / key
-    checkpoints.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{checkpoints}.lock"):
-        if not path.is_file():
-            content = {"recipe": RECIPE, "settings": settings, "result": compute(checkpoints)}
-            text = json.dumps(content, default=dataclasses.asdict, indent=1, allow_nan=False)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as new:
-                new.write_text(text, encoding="utf-8")
-            shutil.rmtree(checkpoints, ignore_errors=True)
+
+    def make() -> None:
+        content = {"recipe": RECIPE, "settings": settings, "result": compute(checkpoints)}
+        text = json.dumps(content, default=dataclasses.asdict, indent=1, allow_nan=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+
+    make_once(path, checkpoints.with_name(f"{key}.lock"), make)
     return json.loads(path.read_text(encoding="utf-8"))["result"]
 
 

@@ -31,7 +31,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedvr2_lab.console import InputError, progress, whole, writable
+from seedvr2_lab.console import InputError, progress, writable, write_whole
 from seedvr2_lab.lab.arms import arm_key, kept
 from seedvr2_lab.lab.benchmark_sets import BENCHMARKS, WITH_ORIGINAL, Clip, cut_size, find_benchmarks, find_pairs
 from seedvr2_lab.lab.scores import MOST_PSNR, UNAVAILABLE, Figures, mean, score
@@ -122,7 +122,7 @@ def evaluate_benchmarks(
         "model": {"name": str(model), "sha256": weights},
         "benchmarks": benchmarks,
     }
-    _write(out / "results.json", results)
+    write_whole(out / "results.json", json.dumps(results, indent=1, allow_nan=False))
     return results
 
 
@@ -151,7 +151,7 @@ def evaluate_pairs(restored: str | Path, reference: str | Path, out: str | Path 
         }
     figures = mean({name: row["figures"] for name, row in by_clip.items()})
     results = {"restored": str(restored), "reference": str(reference), "figures": figures, "by_clip": by_clip}
-    _write(out / "pairs.json", results)
+    write_whole(out / "pairs.json", json.dumps(results, indent=1, allow_nan=False))
     return results
 
 
@@ -287,8 +287,3 @@ def _identity(reader: VideoReader | None) -> str | None:
     paths = list_frames(reader.path) if reader.path.is_dir() else [reader.path]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(repr(stats).encode()).hexdigest()
-
-
-def _write(path: Path, results: dict[str, Any]) -> None:
-    with whole(path) as new:
-        new.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")

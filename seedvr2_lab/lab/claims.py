@@ -127,8 +127,7 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 EXPLORATION_SEEDS, FRESH_SEEDS = (100, 101, 102), (200, 201, 202, 203, 204)
 
 # The two likeliest for each claim on the first four columns of Table 3 that its first look left undecided. There arms
-# without fidelity terms made far more fine detail than the originals have, and the seeds
-# differed as much.
+# without fidelity terms made far more fine detail than the originals have, and the seeds differed as much.
 REASONS = tuple(
     Reason(claim, text, f"{BY_ID[claim].left} {which}", f"{BY_ID[claim].right} {which}")
     for claim in ("rpgan, texture", "rpgan, psnr", "l1, texture", "fm, texture", "fm, psnr")

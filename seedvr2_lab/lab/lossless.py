@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from filelock import FileLock
 from torch import Tensor, nn
 
 from seedvr2_lab.config import transformer_config
+from seedvr2_lab.console import make_once
 from seedvr2_lab.lab.arms import arm_key
 from seedvr2_lab.model.dit import DiT, DiTConfig
 from seedvr2_lab.model.weights import Generator, fixed_text, load_generator, save_generator
@@ -69,17 +69,18 @@ def lossless_models(batches: list[tuple[Pairs, int]], steps: int, device: str, f
     drawn = [(hashlib.sha256(part.numpy().tobytes()).hexdigest(), n) for pairs, n in batches for part in pairs]
     folder = folder / arm_key({"lossless": lossless_settings(steps), "pairs": drawn})
     files = {name: folder / f"{name}.safetensors" for name in ("teacher", "distilled")}
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):  # two arms need them, perhaps in two notebooks at once
-        if not all(path.is_file() for path in files.values()):
-            taught = _teacher(batches, round(TEACHER * steps), device, folder / "64")
-            save_generator(files["teacher"], taught)
-            while taught.steps > 1:
-                student, loss = student_of(taught, batches, device)
-                length = HALVING if student.steps > 1 else LAST
-                config = replace(DISTILL, steps=max(1, round(length * steps)), seed=student.steps)
-                taught = _trained(student, loss, config, device, folder / f"{student.steps:02}")
-            save_generator(files["distilled"], taught)
+
+    def make() -> None:
+        taught = _teacher(batches, round(TEACHER * steps), device, folder / "64")
+        save_generator(files["teacher"], taught)
+        while taught.steps > 1:
+            student, loss = student_of(taught, batches, device)
+            length = HALVING if student.steps > 1 else LAST
+            config = replace(DISTILL, steps=max(1, round(length * steps)), seed=student.steps)
+            taught = _trained(student, loss, config, device, folder / f"{student.steps:02}")
+        save_generator(files["distilled"], taught)
+
+    make_once(files["distilled"], folder / "lock", make)
     return {name: load_generator(path) for name, path in files.items()}
 
 

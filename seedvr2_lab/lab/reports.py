@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedvr2_lab.config import PROFILES
-from seedvr2_lab.console import HEADLESS, InputError, whole, writable
+from seedvr2_lab.console import HEADLESS, InputError, writable, write_whole
 from seedvr2_lab.lab.report_inputs import check_parameters, select_notebooks
 from seedvr2_lab.lab.report_pages import duration, render_index, render_report, scrub
 
@@ -177,7 +177,7 @@ def run(
                     results.append(_finish(job, facts))
                     running.remove(job)
                     print(_progress_line(results[-1], width), flush=True)
-                    _write(out / "index.html", render_index(out, PROFILES))
+                    write_whole(out / "index.html", render_index(out, PROFILES))
                 time.sleep(0.05)
         except KeyboardInterrupt:
             names = ", ".join(sorted(result.notebook for result in results)) or "none"
@@ -350,9 +350,4 @@ def _provenance(notebooks: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    with whole(path) as new:
-        new.write_text(text, encoding="utf-8")
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

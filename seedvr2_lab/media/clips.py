@@ -8,6 +8,7 @@ A clip is (C, T, H, W), RGB in [0, 1]; batches are (B, C, T, H, W). Who may see 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -30,6 +31,8 @@ PROCEDURAL = 48  # pictures in the training pool
 PROCEDURAL_SHARE = 0.2  # of the crops of a training batch
 
 Part = Literal["training", "validation", "evaluation"]
+# (batch, frames, (height, width), generator) -> (B, 3, T, *size) in [0, 1], such as partial(sample_clips, "training")
+Source = Callable[[int, int, tuple[int, int], torch.Generator], Tensor]
 
 
 @cache
@@ -160,7 +163,7 @@ def camera_clip(picture: Tensor, frames: int, size: tuple[int, int], generator: 
         size: height and width of the clip.
 
     Returns:
-        (3, T, *size). Never less than one picture pixel a clip pixel is skipped, so nothing aliases.
+        (3, T, *size). A clip pixel never steps over more than one picture pixel, so nothing aliases.
     """
     (H, W), (h, w) = picture.shape[1:], size
     if frames == 1:
@@ -180,17 +183,18 @@ def sample_clips(part: Part, batch: int, frames: int, size: tuple[int, int], gen
 
     Pictures smaller than `size` are left out. Only training batches hold procedural pictures.
     """
-    photos, drawn = (
-        [picture for picture in found if picture.shape[1] >= size[0] and picture.shape[2] >= size[1]]
-        for found in (pictures(part), _procedural_pool())
-    )
+    photos = _as_large(pictures(part), size)
     if not photos:
         raise InputError(f"no {part} picture is as large as {size[1]}x{size[0]}: ask for a smaller crop")
     clips = []
     for _ in range(batch):
         procedural = part == "training" and float(torch.rand((), generator=generator)) < PROCEDURAL_SHARE
-        pool = drawn if procedural and drawn else photos
+        pool = (_as_large(_procedural_pool(), size) if procedural else []) or photos
         picture = pool[int(torch.randint(len(pool), (), generator=generator))]
         clip = camera_clip(picture, frames, size, generator)
         clips.append(clip.flip(-1) if float(torch.rand((), generator=generator)) < 0.5 else clip)
     return torch.stack(clips)
+
+
+def _as_large(found: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+    return [picture for picture in found if picture.shape[1] >= size[0] and picture.shape[2] >= size[1]]

@@ -1,18 +1,26 @@
-"""Training clips from one's own folder."""
+"""Training clips from one's own folder, and batches prepared ahead by worker processes.
+
+Whatever draws batches from a generator is a `Source`: `ClipFolder(...)` as well as `partial(sample_clips, "training")`.
+"""
 
 import hashlib
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from seedvr2_lab.console import InputError, progress
 from seedvr2_lab.media.clips import camera_clip
 from seedvr2_lab.media.pictures import PICTURES, list_frames, natural_key
 from seedvr2_lab.media.video import VideoReader
+
+Batch = TypeVar("Batch")
 
 
 class ClipFolder:
@@ -92,6 +100,32 @@ class ClipFolder:
         if reader.info.height < self.size[0] or reader.info.width < self.size[1]:
             return "too small"
         return "too short" if reader.info.frames < self.frames and not _is_still(reader) else ""
+
+
+def prepare(batch: Callable[[int], Batch], steps: range, workers: int = 0) -> Iterator[Batch]:
+    """batch(step) for every step, in order, computed ahead by that many processes (0: none, when asked for).
+
+    With `batch` a pure function of the step, the bytes depend neither on the workers nor on the first step: a run goes
+    on in the middle of anything. Where processes are spawned instead of forked (macOS, Windows, Python 3.14), `batch`
+    has to be picklable.
+    """
+    untouched = torch.Generator()  # else the loader would draw from the global one
+    loader = DataLoader(_Steps(batch), batch_size=None, sampler=steps, num_workers=workers, generator=untouched)
+    for result in loader:
+        if isinstance(result, InputError):
+            raise result
+        yield result
+
+
+class _Steps(Dataset):
+    def __init__(self, batch: Callable[[int], Batch]):
+        self.batch = batch
+
+    def __getitem__(self, step: int) -> Batch | InputError:
+        try:
+            return self.batch(step)
+        except InputError as error:  # raised, it would reach the user inside many lines of the worker's traceback
+            return error
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -94,7 +94,8 @@ def restore(
         settings: fields of `Settings`: seed, steps, guidance, strength, color, chunk, overlap, tile.
 
     Raises:
-        InputError: a file, size or option cannot be used. Nothing has been written then.
+        InputError: a file, size or option cannot be used, or the run did not fit. Nothing half-written stands under the
+            target's name.
         Cancelled: `cancelled` said so. Nothing stands under the target's name.
     """
     began, summary = time.perf_counter(), Summary()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seedvr2_lab.console import InputError, whole
+from seedvr2_lab.console import InputError, write_whole
 from seedvr2_lab.media.video import VideoReader
 from seedvr2_lab.media.video_writer import VideoWriter
 
@@ -37,8 +37,8 @@ class Partial:
         self.target, self.folder, self.job = target, partial_folder(target), job
         self._runs: list[list[Fraction]] = []
         require_decision(target, resume, overwrite)
-        if resume and self.folder.exists() and self._is_known():
-            self._compare()
+        if resume and (before := self._begun_with()):
+            self._compare(before)
             self._runs = list(self._finished())
             self._tidy()
         else:
@@ -53,7 +53,7 @@ class Partial:
         """Make the folder."""
         try:
             self.folder.mkdir(exist_ok=True)
-            _write(self.folder / JOB, self.job)
+            write_whole(self.folder / JOB, json.dumps(self.job, indent=1))
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another folder") from None
 
@@ -66,7 +66,7 @@ class Partial:
     def save(self, frames_THWC: np.ndarray, times: Sequence[Fraction]) -> None:
         """Keep a further run of frames."""
         i = len(self._runs)
-        _write(self._times(i), [str(time) for time in times])
+        write_whole(self._times(i), json.dumps([str(time) for time in times], indent=1))
         with VideoWriter(self._video(i), *frames_THWC.shape[1:3], rate=25, codec="lossless") as writer:
             writer.write(frames_THWC)
         self._runs.append(list(times))
@@ -79,15 +79,15 @@ class Partial:
         if not self._runs:
             self.discard()
 
-    def _is_known(self) -> bool:
-        """Whether it can be read whose frames these are; if not, nobody can tell whether they may be used."""
+    def _begun_with(self) -> dict[str, Any]:
+        """The job of the frames in the folder; empty if nobody knows it, so that they must not be used."""
         try:
-            return isinstance(json.loads((self.folder / JOB).read_text()), dict)
+            before = json.loads((self.folder / JOB).read_text())
         except (OSError, ValueError):
-            return False
+            return {}
+        return before if isinstance(before, dict) else {}
 
-    def _compare(self) -> None:
-        before = json.loads((self.folder / JOB).read_text())
+    def _compare(self, before: dict[str, Any]) -> None:
         for name, value in json.loads(json.dumps(self.job)).items():
             if (found := before.get(name)) != value:
                 raise InputError(
@@ -138,8 +138,3 @@ def require_decision(target: Path, resume: bool, overwrite: bool) -> None:
         raise InputError(f"{folder} is no unfinished run but stands where one would be kept: move it away")
     if any(folder.glob("[0-9]*.mkv")) and not (resume or overwrite):
         raise InputError(f"{folder} holds an unfinished run: go on with --resume, or start anew with --overwrite")
-
-
-def _write(path: Path, content: Any) -> None:
-    with whole(path) as new:
-        new.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from seedvr2_lab.console import InputError, TrainingFailed, progress, whole
+from seedvr2_lab.console import InputError, TrainingFailed, progress, whole, write_whole
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,5 @@ def _resume(out: Path | None, identity: dict) -> dict | None:
         )
     rows = read_log(out / "log.jsonl") if (out / "log.jsonl").exists() else []
     kept = [row for row in rows if row["step"] <= state["step"]]  # later ones will be written again
-    with whole(out / "log.jsonl") as new:
-        new.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    write_whole(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
     return state

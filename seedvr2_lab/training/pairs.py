@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seedvr2_lab.console import progress, whole
+from seedvr2_lab.console import make_once, progress, whole
 from seedvr2_lab.media.clips import sample_clips
 from seedvr2_lab.media.datasets import ClipFolder
 from seedvr2_lab.media.degrade import PRESETS, degrade, resize
@@ -71,7 +70,6 @@ def encode_pairs(
     With `folder` the pool is kept there and read by the next caller that asks for the same one, who waits if another
     process is about to keep it.
     """
-
     draw = clips or partial(sample_clips, "training")
 
     def encode() -> Pairs:
@@ -89,11 +87,12 @@ def encode_pairs(
         key["clips"] = clips.identity()
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     path = folder / f"pairs_{name}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            pool = encode()
-            with whole(path) as new:
-                save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
+
+    def keep() -> None:
+        pool = encode()
+        with whole(path) as new:
+            save_file({"low": pool.low_BCTHW.contiguous(), "high": pool.high_BCTHW.contiguous()}, new)
+
+    make_once(path, folder / f"{path.name}.lock", keep)
     with safe_open(path, "pt") as file:
         return Pairs(file.get_tensor("low"), file.get_tensor("high"))

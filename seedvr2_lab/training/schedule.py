@@ -1,7 +1,7 @@
 """How long each stage of the recipe learns, and from what: one table of run profiles for the trainings.
 
 The paper's own numbers are far away: 10,000 iterations of 72 GPUs a halving at a learning rate of 1e-6. `laptop` made
-the bundled weights on one CPU core; `smoke` shows that every line runs; `gpu` is a start for one GPU, not tried.
+the bundled weights on two CPU cores; `smoke` shows that every line runs; `gpu` is a start for one GPU, not tried.
 """
 
 from collections.abc import Mapping

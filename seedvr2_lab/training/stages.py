@@ -17,6 +17,7 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from torch import nn
 
 from seedvr2_lab.config import transformer_config, vae_config
-from seedvr2_lab.console import InputError, check_device, whole, writable
+from seedvr2_lab.console import InputError, check_device, writable, write_whole
 from seedvr2_lab.media.datasets import ClipFolder
 from seedvr2_lab.model.discriminator import Discriminator
 from seedvr2_lab.model.dit import DiT
@@ -83,6 +84,8 @@ class Stage:
         ):
             if value not in known:
                 raise InputError(f"there is no {what} '{value}': choose one of {', '.join(known)}")
+        if self.data and self.name == "vae":
+            raise InputError("--data is for the other stages: the VAE learns from the bundled photographs")
         check_device(self.device)
 
     @property
@@ -108,6 +111,12 @@ class Stage:
                 return load_generator(path)
         raise InputError(f"{self.file(result)} is missing: train that stage first, or name another model")
 
+    @cached_property
+    def clips(self) -> ClipFolder | None:
+        """The folder to learn from, looked through once."""
+        size = (self.schedule.crop, self.schedule.crop)
+        return ClipFolder(self.data, max(self.schedule.pools), size) if self.data else None
+
     def batches(self, vae: VideoVAE, counts: Mapping[int, int] | None = None) -> list[tuple[Pairs, int]]:
         """What successive steps draw, for stages that learn from one length at a time; `counts` as in `encode`."""
         pools = self.encode(vae, {frames for _, frames in self.schedule.batches}, counts)
@@ -117,11 +126,10 @@ class Stage:
         """Pools of pairs by the number of frames, as large as `counts` says, or else as the schedule's `pools`."""
         s, size = self.schedule, (self.schedule.crop, self.schedule.crop)
         counts = counts or s.pools
-        clips = ClipFolder(self.data, max(lengths), size) if self.data else None
         vae.to(self.device)
         pools = {
             frames: encode_pairs(
-                vae, (counts or s.pools)[frames], frames, size, folder=self.pools, presets=s.presets, clips=clips
+                vae, counts[frames], frames, size, folder=self.pools, presets=s.presets, clips=self.clips
             )
             for frames in sorted(lengths)
         }
@@ -130,11 +138,10 @@ class Stage:
 
     def known_by(self, *models: nn.Module) -> list[str]:
         """What decides the result beside the settings of the training: those models, and the rest of the schedule."""
-        s = self.schedule
-        drawn = repr(
-            (self.arm, self.data, s.crop, s.pools, s.large_pools, s.batches, s.phases, s.presets, s.penalty, s.l1)
-        )
-        return [drawn, *(weights_hash(model) for model in models)]
+        s, folder = self.schedule, self.clips and self.clips.identity()
+        drawn = (s.crop, s.pools, s.large_pools, s.batches, s.phases, s.presets)
+        learnt = (self.arm, s.penalty, s.l1, LAST_TRUTH, LAST_NOISE)
+        return [repr((folder, drawn, learnt)), *(weights_hash(model) for model in models)]
 
     @property
     def command(self) -> str:
@@ -308,8 +315,7 @@ def _finish(stage: Stage, result: str, made: Generator, vae: VideoVAE, more: Map
 def _record(target: Path, stage: Stage, settings: TrainConfig, model: nn.Module, more: Mapping[str, Any]) -> None:
     """How the file came about, as JSON, and the logs of its trainings in one file beside it."""
     logs = {path.parent.name: path.read_text() for path in sorted(stage.run.rglob("log.jsonl"), reverse=True)}
-    with whole(target.with_suffix(".log.jsonl")) as new:
-        new.write_text("".join(logs.values()))
+    write_whole(target.with_suffix(".log.jsonl"), "".join(logs.values()))
     record = {
         "command": stage.command,
         "settings": dataclasses.asdict(settings),
@@ -318,5 +324,4 @@ def _record(target: Path, stage: Stage, settings: TrainConfig, model: nn.Module,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
-    with whole(target.with_suffix(".json")) as new:
-        new.write_text(json.dumps(record | more, indent=1) + "\n")
+    write_whole(target.with_suffix(".json"), json.dumps(record | more, indent=1) + "\n")

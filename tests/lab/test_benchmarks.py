@@ -177,7 +177,8 @@ def test_a_killed_run_goes_on_with_the_next_clip(data, tmp_path, monkeypatch):
         assert runs == ["lanczos"] + ["bicubic", "lanczos"] * len(VIDEOLQ)
         runs.clear()
         assert evaluate_benchmarks(data, out=out) == undisturbed and not runs
-        assert not [path for path in out.rglob("*") if path.suffix not in ("", ".json", ".mkv", ".lock")]
+        kept = [path for path in out.rglob("*") if path.parent != out / "locks"]
+        assert not [path for path in kept if path.suffix not in ("", ".json", ".mkv")]  # nothing half-written
 
 
 def test_what_decides_a_figure_decides_whether_it_is_measured_again(data, tmp_path, monkeypatch):
@@ -211,7 +212,7 @@ def test_the_fingerprint_is_of_all_weights_and_settings():
     second = benchmarks.fingerprint(restorer)
     next(iter(restorer.vae.parameters())).data.flatten()[0] += 1
     third = benchmarks.fingerprint(restorer)
-    restorer.generator = restorer.generator._replace(noise_scale=0.125)
+    restorer.generator = restorer.generator._replace(noise_scale=restorer.generator.noise_scale / 2)
     assert len({first, second, third, benchmarks.fingerprint(restorer)}) == 4
 
 

@@ -1,6 +1,9 @@
-"""Clips from a user's folder: what is used and what is not."""
+"""Clips from a user's folder: what is used and what is not; the same bytes for any number of workers and any start."""
 
+import json
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from seedvr2_lab.console import InputError
-from seedvr2_lab.media.clips import sample_clips
-from seedvr2_lab.media.datasets import ClipFolder
+from seedvr2_lab.media.clips import Source, sample_clips
+from seedvr2_lab.media.datasets import ClipFolder, prepare
 
 SIZE = (64, 80)
 
@@ -124,11 +127,58 @@ def test_pictures_move_and_lone_frames_are_crops(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_folder_and_the_bundled_pictures_are_both_sources(folder):
-    sources = [ClipFolder(folder, 5, SIZE), partial(sample_clips, "training")]
+    sources: list[Source] = [ClipFolder(folder, 5, SIZE), partial(sample_clips, "training")]
     for source in sources:
         first, again, other = (source(3, 5, SIZE, generator(seed)) for seed in (0, 0, 1))
         assert first.shape == (3, 3, 5, *SIZE) and first.dtype == torch.float32
         assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+WORKERS = """
+import hashlib, json, sys, warnings
+import torch
+from seedvr2_lab.media.datasets import ClipFolder, prepare
+
+warnings.simplefilter("ignore")
+source = ClipFolder(sys.argv[1], 5, (64, 80))
+
+def batch(step):
+    return source(3, (1, 5)[step % 2], (64, 80), torch.Generator().manual_seed(step))
+
+def digests(steps, workers):
+    return [hashlib.sha256(clips.numpy().tobytes()).hexdigest() for clips in prepare(batch, steps, workers)]
+
+before = torch.get_rng_state()
+runs = {f"{workers} from {first}": digests(range(first, 8), workers) for workers in (0, 1, 2) for first in (0, 3)}
+print(json.dumps(runs | {"untouched": torch.equal(before, torch.get_rng_state())}))
+"""
+
+
+def test_workers_and_resuming_change_no_byte(folder):
+    """In a process of its own: a fork after decord has run would hang, were its reader kept."""
+    run = subprocess.run(
+        [sys.executable, "-c", WORKERS, str(folder)], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert run.returncode == 0, run.stderr[-1000:]
+    runs = json.loads(run.stdout)
+    assert runs.pop("untouched")
+    whole = runs["0 from 0"]
+    assert len(set(whole)) == 8
+    for name, digests in runs.items():
+        assert digests == (whole[3:] if name.endswith("3") else whole), name
+
+
+def test_a_refusal_in_a_worker_stays_one_line():
+    def batch(step: int) -> int:
+        if step == 2:
+            raise InputError("clip.mp4: is damaged; get a whole copy")
+        return step
+
+    for workers in (0, 1):
+        batches = prepare(batch, range(4), workers)
+        assert [next(batches), next(batches)] == [0, 1]
+        with pytest.raises(InputError, match=r"^clip.mp4: is damaged; get a whole copy$"):
+            next(batches)
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")

@@ -82,8 +82,8 @@ def test_each_stage_leaves_a_model_a_record_a_log_and_samples(trained):
         path = trained / "weights" / f"dit_study{result}.safetensors"
         generator, record = load_generator(path), json.loads(path.with_suffix(".json").read_text())
         assert generator.steps == (8 if name == "teacher" else 1)
-        command = f"seedvr2-lab train {name} --size study --profile smoke --seed 0"
-        assert record["command"].startswith(command) and record["command"].count("--") == 3 + (name == "smaller")
+        given = f" --teacher {trained}/weights/dit_study_distilled.safetensors" if name == "smaller" else ""
+        assert record["command"] == f"seedvr2-lab train {name} --size study --profile smoke --seed 0{given}"
         assert record["seconds"] > 0 and record["validation"]["psnr, restored, 5 frames"] > 5
         rows = [json.loads(line) for line in path.with_suffix(".log.jsonl").read_text().splitlines()]
         assert len(rows) == (12 if name == "progressive" else 8)
@@ -114,13 +114,18 @@ def test_a_run_goes_on_only_with_the_models_and_data_it_was_begun_with(trained, 
 
 
 def test_one_learns_from_ones_own_folder(trained, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
     for k in range(3):
         Image.fromarray((np.indices((40, 48)).sum(0)[..., None] * [1, 2, k + 1] % 256).astype(np.uint8)).save(
-            tmp_path / f"{k}.png"
+            data / f"{k}.png"
         )
-    teacher = train_small("teacher", tmp_path / "own", data=str(tmp_path))
-    assert f"--data {tmp_path}" in json.loads(teacher.with_suffix(".json").read_text())["command"]
+    teacher = train_small("teacher", tmp_path / "own", data=str(data))
+    assert f"--data {data}" in json.loads(teacher.with_suffix(".json").read_text())["command"]
     assert losses(tmp_path / "own", "teacher") != losses(trained, "teacher")
+    os.utime(data / "1.png", (0, 0))
+    with pytest.raises(InputError, match="other settings, models or data"):
+        train_small("teacher", tmp_path / "own", data=str(data))
 
 
 def test_a_missing_earlier_stage_is_named(tmp_path):
@@ -146,6 +151,7 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path, fields):
         (["adversarial", "--arm", "best"], "there is no arm 'best': choose one of apt, rpgan"),
         (["adversarial", "--size", "huge", "--plan"], "there is no size 'huge': choose one of study, tiny, 3b, 7b"),
         (["progressive", "--teacher", "nowhere"], "model 'nowhere' is neither a file nor bundled"),
+        (["vae", "--data", "nowhere"], "--data is for the other stages: the VAE learns from the bundled photographs"),
         (["teacher", "--device", "tpu"], "device 'tpu' is not on this machine: use cpu"),
         (["teacher", "--data", "nowhere"], "nowhere: no such folder; name one with videos or pictures in it"),
         (["progressive", "--teacher", "distilled"], "distilled is a model of one step: give --teacher one of several"),
