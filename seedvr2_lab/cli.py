@@ -131,7 +131,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     from seedvr2_lab.training.stages import train_stage
 
-    names = ("size", "profile", "seed", "arm", "teacher", "start", "data", "device")
+    names = ("size", "profile", "seed", "arm", "teacher", "start", "data", "accumulate", "checkpointing", "device")
     chosen = {name: getattr(options, name) for name in names}
     out = Path(options.out)
     run = out / "_".join([options.size, options.profile, options.stage, *([options.arm] if options.arm else [])])
@@ -288,6 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--teacher", help="model to learn from (default that of the earlier stage)")
     train.add_argument("--start", help="model the adversarial stage starts from (default that of the earlier stage)")
     train.add_argument("--data", help="folder of videos and pictures to learn from (default the bundled photographs)")
+    train.add_argument("--accumulate", type=int, default=1, help="batches whose gradients make one step (default 1)")
+    train.add_argument("--checkpointing", action="store_true", help="less memory: run blocks again for their gradients")
     train.add_argument(
         "--plan", action="store_true", help="only say what memory an adversarial step needs at any size, 3b and 7b too"
     )

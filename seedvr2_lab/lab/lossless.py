@@ -21,12 +21,13 @@ from seedvr2_lab.model.weights import Generator, fixed_text, load_generator, sav
 from seedvr2_lab.training.distill import student_of
 from seedvr2_lab.training.loop import Loss, TrainConfig, train
 from seedvr2_lab.training.pairs import Pairs
-from seedvr2_lab.training.schedule import DISTILL, LAST_NOISE, LAST_TRUTH, SCRATCH
+from seedvr2_lab.training.schedule import DISTILL, LAST_TRUTH, SCRATCH
 from seedvr2_lab.training.teacher import teacher_loss
 
 SIDE = 4
 # Times the steps of an arm: the teacher, each halving, the last one. Far shorter than the bundled models' trainings.
 LENGTHS = TEACHER, HALVING, LAST = 12.0, 0.25, 4.0
+NOISE = 0.25  # of the student of one step: pixels' own, not chosen anew with that of the bundled model
 MEAN, STD = 0.45, 0.25  # of the training pictures' pixels, about: latents get unit variance
 
 
@@ -53,7 +54,7 @@ def lossless_settings(steps: int) -> dict[str, Any]:
         "steps": steps,
         "lengths": LENGTHS,
         "base": [SCRATCH, DISTILL],
-        "last": [LAST_TRUTH, LAST_NOISE],
+        "last": [LAST_TRUTH, NOISE],
         "codec": [SIDE, MEAN, STD],
         "transformer": _transformer(3 * SIDE**2),
     }
@@ -74,7 +75,7 @@ def lossless_models(batches: list[tuple[Pairs, int]], steps: int, device: str, f
         taught = _teacher(batches, round(TEACHER * steps), device, folder / "64")
         save_generator(files["teacher"], taught)
         while taught.steps > 1:
-            student, loss = student_of(taught, batches, device)
+            student, loss = student_of(taught, batches, device, NOISE)
             length = HALVING if student.steps > 1 else LAST
             config = replace(DISTILL, steps=max(1, round(length * steps)), seed=student.steps)
             taught = _trained(student, loss, config, device, folder / f"{student.steps:02}")

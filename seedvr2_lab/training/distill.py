@@ -56,16 +56,18 @@ def teacher_of(taught: Generator, device: str = "cpu") -> Teacher:
     return Teacher(taught.dit.to(device).requires_grad_(False), *texts, taught.guidance, taught.noise_scale)
 
 
-def student_of(taught: Generator, batches: Sequence[tuple[Pairs, int]], device: str = "cpu") -> tuple[Generator, Loss]:
+def student_of(
+    taught: Generator, batches: Sequence[tuple[Pairs, int]], device: str = "cpu", last_noise: float = LAST_NOISE
+) -> tuple[Generator, Loss]:
     """The student of half a teacher's steps, which begins with its weights, and what it minimises. The one of a single
-    step learns from the clean latents, too."""
+    step learns from the clean latents, too, and starts from `last_noise` of the noise."""
     teacher = teacher_of(taught, device)
     learner = copy.deepcopy(taught.dit).requires_grad_(True)
     student = taught._replace(dit=learner, steps=taught.steps // 2, guidance=1.0)
     if student.steps > 1:
         return student, halving_loss(teacher, taught.steps, batches)
-    loss = matching_loss(teacher, taught.steps, batches, teacher.positive_LD, LAST_NOISE, LAST_TRUTH)
-    return student._replace(noise_scale=LAST_NOISE), loss
+    loss = matching_loss(teacher, taught.steps, batches, teacher.positive_LD, last_noise, LAST_TRUTH)
+    return student._replace(noise_scale=last_noise), loss
 
 
 def two_steps_as_one(velocity: Velocity, x: Tensor, time: Tensor, until: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedvr2_lab.console import InputError, TrainingFailed, progress, whole, write_whole
+from seedvr2_lab.model.tensor_file import mapped
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Player(NamedTuple):
     loss: Loss
 
 
+CHECKPOINT = "checkpoint.safetensors"
+
 Watch = Callable[[int, Mapping[str, nn.Module]], None]  # (steps done, networks with their averaged weights)
 
 
@@ -78,8 +83,9 @@ def train_players(
 ) -> dict[str, nn.Module]:
     """Train all players and return their networks holding the averaged (EMA) weights.
 
-    With `out` (a folder) the run leaves `log.jsonl` and `checkpoint.pt` there and goes on from that checkpoint if it
-    exists; the checkpoint of another configuration, or of something else in `known_by`, is refused.
+    With `out` (a folder) the run leaves `log.jsonl` and `checkpoint.safetensors` there and goes on from that checkpoint
+    if it exists; the checkpoint of another configuration, or of something else in `known_by`, is refused. It holds
+    weights, their averages and the optimizers' tensors by name, and the rest in its header.
 
     Args:
         watch: called after every checkpoint, to draw samples and the like; it must not draw from global generators.
@@ -90,10 +96,11 @@ def train_players(
     """
     apprentices = {name: _Apprentice(player, config, device) for name, player in players.items()}
     identity = {**dataclasses.asdict(config), "known by": list(known_by)}
-    state = _resume(out, identity) or {"step": 0, "seconds": 0.0, "players": {}}
-    for name, saved in state["players"].items():
-        apprentices[name].load_state_dict(saved)
-    first, started = state["step"], time.perf_counter() - state["seconds"]
+    first, seconds, saved = _resume(out, identity)
+    if saved:
+        for name, apprentice in apprentices.items():
+            apprentice.load(_below(name, saved))
+    started = time.perf_counter() - seconds
 
     bar = progress(range(first, config.steps), "train", unit="step")
     for step in bar:
@@ -106,7 +113,7 @@ def train_players(
             try:
                 found = apprentice.learn(step, generator)
             except TrainingFailed as failure:
-                kept = f"; the last checkpoint is {out / 'checkpoint.pt'}" if out else ""
+                kept = f"; the last checkpoint is {out / CHECKPOINT}" if out else ""
                 raise TrainingFailed(f"step {step}: {failure}{kept}") from None
             numbers |= {prefix + key: value for key, value in found.items()}
 
@@ -118,9 +125,14 @@ def train_players(
                 log.write(json.dumps(row) + "\n")
             bar.set_postfix({name: value for name, value in row.items() if name.endswith("loss")})
         if out and (done % config.checkpoint_every == 0 or done == config.steps):
-            saved = {name: apprentice.state_dict() for name, apprentice in apprentices.items()}
-            with whole(out / "checkpoint.pt") as new:
-                torch.save({"config": identity, "step": done, "seconds": seconds, "players": saved}, new)
+            tensors = {
+                f"{name}/{key}": value.contiguous()
+                for name, apprentice in apprentices.items()
+                for key, value in apprentice.tensors().items()
+            }
+            header = {"config": identity, "step": done, "seconds": seconds}
+            with whole(out / CHECKPOINT) as new:
+                save_file(tensors, new, metadata={key: json.dumps(value) for key, value in header.items()})
             with ExitStack() as averaged:
                 watch(done, {name: averaged.enter_context(one.averaged()) for name, one in apprentices.items()})
     return {name: apprentice.finished() for name, apprentice in apprentices.items()}
@@ -154,15 +166,23 @@ class _Apprentice:
                 self.ema[name].lerp_(value, 1 - decay)
         return {name: value.detach() for name, value in {**losses, "gradient_norm": norm}.items()}
 
-    def state_dict(self) -> dict:
-        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-        return {"model": self.model.state_dict(), "ema": self.ema, "optimizers": optimizers}
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is to be kept: "model/NAME", "ema/NAME" and "optimizer.I/PARAMETER/NAME"."""
+        parts = {"model": self.model.state_dict(), "ema": self.ema}
+        for i, optimizer in enumerate(self.optimizers):
+            parts |= {f"optimizer.{i}/{key}": state for key, state in optimizer.state_dict()["state"].items()}
+        return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.ema = {name: value.to(self.device) for name, value in state["ema"].items()}
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave. The optimizers' own settings follow from the configuration."""
+        self.model.load_state_dict(_below("model", tensors))
+        self.ema = {name: value.to(self.device, copy=True) for name, value in _below("ema", tensors).items()}
+        for i, optimizer in enumerate(self.optimizers):
+            state = defaultdict(dict)
+            for name, value in _below(f"optimizer.{i}", tensors).items():
+                parameter, key = name.split("/")
+                state[int(parameter)][key] = value.clone()  # the file may be replaced while it is mapped
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -198,6 +218,10 @@ def _schedule(step: int, config: TrainConfig) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup))
 
 
+def _below(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
+
+
 def read_log(path: Path) -> list[dict]:
     """The rows of a log, up to the first that was cut off."""
     rows = []
@@ -214,19 +238,21 @@ def last_rows(log: Sequence[dict]) -> list[dict]:
     return [row for row, after in zip(log, [*log[1:], {"step": 0}], strict=False) if after["step"] <= row["step"]]
 
 
-def _resume(out: Path | None, identity: dict) -> dict | None:
+def _resume(out: Path | None, identity: dict) -> tuple[int, float, dict[str, Tensor]]:
+    """Steps done, seconds they took, and the checkpoint's tensors."""
     if out is None:
-        return None
+        return 0, 0.0, {}
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "checkpoint.pt").exists():
+    if not (out / CHECKPOINT).exists():
         (out / "log.jsonl").unlink(missing_ok=True)
-        return None
-    state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
-    if state["config"] != identity:
+        return 0, 0.0, {}
+    header, tensors = mapped(out / CHECKPOINT)
+    config, step, seconds = (json.loads(header[key]) for key in ("config", "step", "seconds"))
+    if config != json.loads(json.dumps(identity)):  # which knows no tuples
         raise InputError(
             f"{out} holds a run with other settings, models or data: give another --out, or delete it to start anew"
         )
     rows = read_log(out / "log.jsonl") if (out / "log.jsonl").exists() else []
-    kept = [row for row in rows if row["step"] <= state["step"]]  # later ones will be written again
+    kept = [row for row in rows if row["step"] <= step]  # later ones will be written again
     write_whole(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
-    return state
+    return step, seconds, tensors

@@ -74,6 +74,8 @@ class Stage:
     start: str | None = None
     device: str = "cpu"
     data: str | None = None  # a folder of videos and pictures to learn from, the bundled photographs if None
+    accumulate: int = 1  # batches whose gradients make one step
+    checkpointing: bool = False  # blocks keep what enters them and run again for their gradients: less memory
 
     def __post_init__(self):
         for what, value, known in (
@@ -86,15 +88,21 @@ class Stage:
                 raise InputError(f"there is no {what} '{value}': choose one of {', '.join(known)}")
         if self.data and self.name == "vae":
             raise InputError("--data is for the other stages: the VAE learns from the bundled photographs")
+        if self.checkpointing and self.name == "vae":
+            raise InputError("--checkpointing is for the other stages: it is the transformers' blocks that run again")
+        if self.accumulate < 1:
+            raise InputError(f"--accumulate {self.accumulate}: give at least 1")
         check_device(self.device)
 
     @property
     def schedule(self) -> Schedule:
         return SCHEDULES[self.profile]
 
-    def config(self, number: int = 0) -> TrainConfig:
-        """The settings of the stage's training, or of the `number`-th of its trainings, counted from 1."""
-        return replace(getattr(self.schedule, self.name), seed=100 * self.seed + number)
+    def config(self, number: int = 0, training: str | None = None) -> TrainConfig:
+        """The settings of the stage's training, or of the `number`-th of its trainings, counted from 1; `training`: its
+        name in the schedule, if it is not that of the stage."""
+        found = getattr(self.schedule, training or self.name)
+        return replace(found, seed=100 * self.seed + number, accumulate=self.accumulate)
 
     def file(self, result: str) -> Path:
         """Where the result of a stage lies: for `tiny` under the name of the bundled model. The recipe's last result
@@ -147,20 +155,21 @@ class Stage:
     def command(self) -> str:
         """That trains this stage."""
         words = ["seedvr2-lab", "train", self.name]
-        for name in ("size", "profile", "seed", "arm", "teacher", "start", "data", "device"):
-            value, usual = getattr(self, name), {"device": "cpu"}.get(name)
+        for name in ("size", "profile", "seed", "arm", "teacher", "start", "data", "accumulate", "device"):
+            value, usual = getattr(self, name), {"accumulate": 1, "device": "cpu"}.get(name)
             words += [f"--{name}", str(value)] if value != usual else []
-        return shlex.join(words)
+        return shlex.join([*words, *(["--checkpointing"] if self.checkpointing else [])])
 
 
 def train_vae(stage: Stage) -> Path:
     """The small VAE, for all sizes and profiles."""
     vae = VideoVAE(vae_config("small"))
     initialise(vae, CODEC.seed)
-    vae = train(vae, codec_loss, CODEC, stage.run, stage.device).cpu()
+    config = replace(CODEC, accumulate=stage.accumulate)
+    vae = train(vae, codec_loss, config, stage.run, stage.device).cpu()
     target = stage.weights / "vae_small.safetensors"
     save_vae(target, vae, latent_scale(vae))
-    _record(target, stage, CODEC, vae, {"validation": vae_validation(load_vae(target))})
+    _record(target, stage, config, vae, {"validation": vae_validation(load_vae(target))})
     return target
 
 
@@ -199,7 +208,7 @@ def train_progressive(stage: Stage) -> Path:
         config = stage.config(len(halvings) + 1)
         if taught.steps == 2:
             batches = stage.batches(vae, stage.schedule.large_pools)
-            config = replace(stage.schedule.last_halving, seed=config.seed)
+            config = stage.config(len(halvings) + 1, "last_halving")
         student, loss = student_of(taught, batches, stage.device)
         taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
         halvings[taught.steps] = _validate(stage, taught, vae)
@@ -231,6 +240,7 @@ def train_adversarial(stage: Stage) -> Path:
     )
     torch.manual_seed(config.seed)  # of the discriminator's own blocks
     judge = Discriminator.from_teacher(taught.dit)
+    made.dit.checkpointing = judge.backbone.checkpointing = stage.checkpointing
     players = adversarial_players(made.dit, judge, feed, text, losses, made.noise_scale)
     watch = Samples(vae, stage.schedule.presets, stage.run / "samples", made._replace(text=text), "generator")
     known_by = stage.known_by(vae, taught.dit, start.dit)
@@ -295,6 +305,7 @@ def _train(
     run, known_by = run or stage.run, stage.known_by(vae, made.dit, *([taught] if taught else []))
     shown = made._replace(text=made.text.to(stage.device))
     watch = Samples(vae, stage.schedule.presets, run / "samples", shown)
+    made.dit.checkpointing = stage.checkpointing
     return made._replace(dit=train(made.dit, loss, config or stage.config(), run, stage.device, watch, known_by).cpu())
 
 

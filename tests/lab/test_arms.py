@@ -16,6 +16,7 @@ from scipy.stats import ttest_rel
 
 from seedvr2_lab.lab import arms
 from seedvr2_lab.lab.arms import Interval, arm_key, interval, joint_verdict, kept, verdict
+from seedvr2_lab.training.loop import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def test_kept_computes_once(tmp_path):
 def test_a_stopped_run_leaves_its_checkpoint_and_no_result(tmp_path):
     def stopped(checkpoints):
         checkpoints.mkdir(parents=True)
-        (checkpoints / "checkpoint.pt").touch()
+        (checkpoints / CHECKPOINT).touch()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -75,7 +76,7 @@ def test_a_stopped_run_leaves_its_checkpoint_and_no_result(tmp_path):
     assert not list(tmp_path.glob("arms/*"))
     found = kept(
         {"arm": 1},
-        lambda folder: {"resumes": (folder / "checkpoint.pt").exists()},
+        lambda folder: {"resumes": (folder / CHECKPOINT).exists()},
         tmp_path / "arms",
         tmp_path / "runs",
     )

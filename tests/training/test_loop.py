@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from seedvr2_lab.console import InputError
+from seedvr2_lab.model.tensor_file import mapped
 from seedvr2_lab.training.loop import Player, TrainConfig, TrainingFailed, train, train_players
 
 CONFIG = TrainConfig(steps=12, learning_rate=1e-2, warmup=3, checkpoint_every=4, log_every=2, bf16=False)
@@ -95,9 +96,9 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
     def breaks(net, step, generator):
         return {"loss": loss(net, step, generator)["loss"] * (float("nan") if step == 6 else 1)}
 
-    with pytest.raises(TrainingFailed, match=r"step 6: the loss is nan; the last checkpoint is .*checkpoint\.pt"):
+    with pytest.raises(TrainingFailed, match=r"step 6: the loss is nan; the last checkpoint is .*\.safetensors"):
         train(model(), breaks, CONFIG, tmp_path)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 4
+    assert mapped(tmp_path / "checkpoint.safetensors")[0]["step"] == "4"
 
 
 def rivals():

@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils.checkpoint import checkpoint
 
 from seedvr2_lab.cli import main
 from seedvr2_lab.config import TRANSFORMERS
 from seedvr2_lab.console import InputError
+from seedvr2_lab.model import dit
 from seedvr2_lab.model.weights import load_generator
 from seedvr2_lab.training import stages
 from seedvr2_lab.training.schedule import LAPTOP, LAST_NOISE, SCHEDULES
@@ -113,6 +115,24 @@ def test_a_run_goes_on_only_with_the_models_and_data_it_was_begun_with(trained, 
         train_small("adversarial", tmp_path, teacher=weights / "dit_study_consistency.safetensors", arm="apt")
 
 
+@pytest.mark.parametrize("name", ["teacher", "adversarial"])
+def test_blocks_that_run_again_change_nothing_but_the_memory(trained, tmp_path, name, monkeypatch):
+    weights, again = trained / "weights", []
+    given = {"teacher": weights / "dit_study_teacher.safetensors", "start": weights / "dit_study_distilled.safetensors"}
+    monkeypatch.setattr(dit, "checkpoint", lambda *args, **kwargs: again.append(1) or checkpoint(*args, **kwargs))
+    made = train_small(name, tmp_path, checkpointing=True, **(given if name == "adversarial" else {}))
+    assert again and json.loads(made.with_suffix(".json").read_text())["command"].endswith(" --checkpointing")
+    for key, value in final_weights(trained, name).items():
+        torch.testing.assert_close(final_weights(tmp_path, name)[key], value, rtol=1e-2, atol=1e-3)
+
+
+def test_several_batches_make_a_step(trained, tmp_path):
+    made = train_small("teacher", tmp_path, accumulate=2)
+    record = json.loads(made.with_suffix(".json").read_text())
+    assert record["settings"]["accumulate"] == 2 and record["command"].endswith(" --accumulate 2")
+    assert losses(tmp_path, "teacher") != losses(trained, "teacher")
+
+
 def test_one_learns_from_ones_own_folder(trained, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
@@ -152,6 +172,8 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path, fields):
         (["adversarial", "--size", "huge", "--plan"], "there is no size 'huge': choose one of study, tiny, 3b, 7b"),
         (["progressive", "--teacher", "nowhere"], "model 'nowhere' is neither a file nor bundled"),
         (["vae", "--data", "nowhere"], "--data is for the other stages: the VAE learns from the bundled photographs"),
+        (["vae", "--checkpointing"], "--checkpointing is for the other stages: it is the transformers' blocks"),
+        (["teacher", "--accumulate", "0"], "--accumulate 0: give at least 1"),
         (["teacher", "--device", "tpu"], "device 'tpu' is not on this machine: use cpu"),
         (["teacher", "--data", "nowhere"], "nowhere: no such folder; name one with videos or pictures in it"),
         (["progressive", "--teacher", "distilled"], "distilled is a model of one step: give --teacher one of several"),
