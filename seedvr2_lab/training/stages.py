@@ -53,6 +53,15 @@ from seedvr2_lab.training.validation import Figures, Samples, generator_validati
 
 SIZES = ("tiny", "study")
 ARM, FINISHED = "full", "full"  # of the last stage: the losses unless others are asked for, and the result
+WITH_TEACHER = ("progressive", "consistency", "adversarial", "smaller")
+WITH_TRANSFORMER = ("regression", "teacher", *WITH_TEACHER)
+OF = {  # options and the stages that know them
+    "arm": ("adversarial",),
+    "start": ("adversarial",),
+    "teacher": WITH_TEACHER,
+    "data": WITH_TRANSFORMER,
+    "checkpointing": WITH_TRANSFORMER,
+}
 TEACHER_STEPS = 64  # of the paper's teacher
 GUIDANCE = (1.0, 1.2, 1.5, 2.0, 7.5)  # what is tried on validation; 7.5 is the paper's
 GUIDANCE_COST, CHOICE = 1.0, ("psnr", "texture")  # dB
@@ -86,10 +95,9 @@ class Stage:
         ):
             if value not in known:
                 raise InputError(f"there is no {what} '{value}': choose one of {', '.join(known)}")
-        if self.data and self.name == "vae":
-            raise InputError("--data is for the other stages: the VAE learns from the bundled photographs")
-        if self.checkpointing and self.name == "vae":
-            raise InputError("--checkpointing is for the other stages: it is the transformers' blocks that run again")
+        for option, stages in OF.items():
+            if getattr(self, option) and self.name not in stages:
+                raise InputError(f"--{option} is not for {self.name}, but for {', '.join(stages)}: leave it out")
         if self.accumulate < 1:
             raise InputError(f"--accumulate {self.accumulate}: give at least 1")
         check_device(self.device)
