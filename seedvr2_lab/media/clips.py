@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from seedvr2_lab.console import InputError
+from seedvr2_lab.media.degrade import resize
 
 EVALUATION = ("chelsea", "china", "flower")
 TRAINING = (
@@ -29,6 +30,7 @@ TRAINING = (
 )  # fmt: skip
 PROCEDURAL = 48  # pictures in the training pool
 PROCEDURAL_SHARE = 0.2  # of the crops of a training batch
+FURTHEST = 2.0  # times as far as a picture was taken from are varied clips
 
 Part = Literal["training", "validation", "evaluation"]
 # (batch, frames, (height, width), generator) -> (B, 3, T, *size) in [0, 1], such as partial(sample_clips, "training")
@@ -194,6 +196,34 @@ def sample_clips(part: Part, batch: int, frames: int, size: tuple[int, int], gen
         clip = camera_clip(picture, frames, size, generator)
         clips.append(clip.flip(-1) if float(torch.rand((), generator=generator)) < 0.5 else clip)
     return torch.stack(clips)
+
+
+def varied(draw: Source, furthest: float = FURTHEST) -> Source:
+    """Clips of another source from up to `furthest` times as far away, turned, in other colours, lighter or darker.
+
+    A restorer that has seen few photographs, if in many crops, knows them and not others.
+    """
+
+    def vary(frames: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+        def chance() -> float:
+            return float(torch.rand((), generator=generator))
+
+        far = 1 + (furthest - 1) * chance()
+        turned = size[0] == size[1] and chance() < 0.5
+        large = (round(far * size[0]), round(far * size[1]))
+        frames_TCHW = draw(1, frames, large, generator)[0].transpose(0, 1)
+        frames_TCHW = resize(frames_TCHW, size)
+        if turned:
+            frames_TCHW = frames_TCHW.transpose(2, 3)
+        frames_TCHW = frames_TCHW.flip([axis for axis in (2, 3) if chance() < 0.5])
+        if chance() < 0.5:
+            frames_TCHW = frames_TCHW[:, torch.randperm(3, generator=generator)]
+        return frames_TCHW.transpose(0, 1) ** 2 ** (chance() - 0.5)
+
+    def clips(batch: int, frames: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+        return torch.stack([vary(frames, size, generator) for _ in range(batch)])
+
+    return clips
 
 
 def _as_large(found: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seedvr2_lab.console import make_once, progress, whole
-from seedvr2_lab.media.clips import sample_clips
+from seedvr2_lab.media.clips import FURTHEST, sample_clips, varied
 from seedvr2_lab.media.datasets import ClipFolder
 from seedvr2_lab.media.degrade import PRESETS, degrade, resize
 from seedvr2_lab.model.vae import VideoVAE
@@ -63,14 +63,18 @@ def encode_pairs(
     at_once: int = 16,
     presets: Sequence[str] = ("simple",),
     clips: ClipFolder | None = None,
+    vary: bool = False,
 ) -> Pairs:
     """A pool of `count` pairs from `clips`, or else from the training pictures: clips of (frames, *size) pixels, each
-    made worse by one of the presets.
+    made worse by one of the presets; `vary` as in `media.clips.varied`.
 
     With `folder` the pool is kept there and read by the next caller that asks for the same one, who waits if another
     process is about to keep it.
     """
+    furthest = 1.0 if clips else FURTHEST  # a folder was searched for what is as large as the clips
     draw = clips or partial(sample_clips, "training")
+    if vary:
+        draw = varied(draw, furthest)
 
     def encode() -> Pairs:
         generator = torch.Generator().manual_seed(seed)
@@ -85,6 +89,8 @@ def encode_pairs(
     key = {"count": count, "frames": frames, "size": size, "seed": seed, "presets": presets, "vae": weights_hash(vae)}
     if clips is not None:
         key["clips"] = clips.identity()
+    if vary:
+        key["varied"] = furthest
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     path = folder / f"pairs_{name}.safetensors"
 

@@ -20,7 +20,7 @@ class Schedule:
 
     crop: int  # pixels, height and width of training clips
     pools: Mapping[int, int]  # frames of a clip: pairs that are encoded once
-    large_pools: Mapping[int, int]  # those of the last halving
+    large_pools: Mapping[int, int]  # those of the last halving, of varied clips
     batches: tuple[Batch, ...]  # of successive steps, over and over
     phases: tuple[
         tuple[float, tuple[Batch, ...]], ...
@@ -57,8 +57,9 @@ ADVERSARIAL = TrainConfig(steps=80, learning_rate=5e-5, warmup=20, ema=0.99, bet
 # The student of one step learns from the clean latents, too, in this share of the clips (see `matching_loss`). One that
 # only imitates its teacher draws one of the possible originals, with twice the squared error of their mean: 2 dB less
 # than bicubic on validation pictures. Of one that only learns the mean and has no noise, adversarial training makes a
-# repeater of one pattern: what is to vary needs noise. It starts from a tenth of the noise; at this width more of it
-# gets in the way of the picture. Our choice; the paper does not say what its one-step student loses.
+# repeater of one pattern: what is to vary needs noise. It learns with a tenth of the noise; a quarter is no better and
+# no worse. What it is used with is chosen when it has learned (see `stages.NOISES`). Our choice; the paper does not say
+# what its one-step student loses.
 LAST_TRUTH, LAST_NOISE = 0.9, 0.1
 
 LAPTOP = Schedule(

@@ -65,6 +65,9 @@ OF = {  # options and the stages that know them
 TEACHER_STEPS = 64  # of the paper's teacher
 GUIDANCE = (1.0, 1.2, 1.5, 2.0, 7.5)  # what is tried on validation; 7.5 is the paper's
 GUIDANCE_COST, CHOICE = 1.0, ("psnr", "texture")  # dB
+# Shares of the noise that the last student learned with, of which validation chooses one: from less it restores
+# something nearer to the mean of what it could draw. From none at all adversarial training would have nothing to vary.
+NOISES = (1.0, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
@@ -133,31 +136,32 @@ class Stage:
         size = (self.schedule.crop, self.schedule.crop)
         return ClipFolder(self.data, max(self.schedule.pools), size) if self.data else None
 
-    def batches(self, vae: VideoVAE, counts: Mapping[int, int] | None = None) -> list[tuple[Pairs, int]]:
-        """What successive steps draw, for stages that learn from one length at a time; `counts` as in `encode`."""
-        pools = self.encode(vae, {frames for _, frames in self.schedule.batches}, counts)
+    def batches(self, vae: VideoVAE, large: bool = False) -> list[tuple[Pairs, int]]:
+        """What successive steps draw, for stages that learn from one length at a time; `large` as in `encode`."""
+        pools = self.encode(vae, {frames for _, frames in self.schedule.batches}, large)
         return [(pools[frames], clips) for clips, frames in self.schedule.batches]
 
-    def encode(self, vae: VideoVAE, lengths: set[int], counts: Mapping[int, int] | None = None) -> dict[int, Pairs]:
-        """Pools of pairs by the number of frames, as large as `counts` says, or else as the schedule's `pools`."""
+    def encode(self, vae: VideoVAE, lengths: set[int], large: bool = False) -> dict[int, Pairs]:
+        """Pools of pairs by the number of frames, the schedule's `pools` or its `large_pools`, of varied clips."""
         s, size = self.schedule, (self.schedule.crop, self.schedule.crop)
-        counts = counts or s.pools
+        counts = s.large_pools if large else s.pools
         vae.to(self.device)
         pools = {
             frames: encode_pairs(
-                vae, counts[frames], frames, size, folder=self.pools, presets=s.presets, clips=self.clips
+                vae, counts[frames], frames, size, folder=self.pools, presets=s.presets, clips=self.clips, vary=large
             )
             for frames in sorted(lengths)
         }
         vae.cpu()  # validation happens there
         return pools
 
-    def known_by(self, *models: nn.Module) -> list[str]:
+    def known_by(self, vae: VideoVAE, *models: Generator) -> list[str]:
         """What decides the result beside the settings of the training: those models, and the rest of the schedule."""
         s, folder = self.schedule, self.clips and self.clips.identity()
         drawn = (s.crop, s.pools, s.large_pools, s.batches, s.phases, s.presets)
         learnt = (self.arm, s.penalty, s.l1, LAST_TRUTH, LAST_NOISE)
-        return [repr((folder, drawn, learnt)), *(weights_hash(model) for model in models)]
+        used = [(m.noise_scale, m.steps, m.guidance) for m in models]
+        return [repr((folder, drawn, learnt, used)), *map(weights_hash, (vae, *(m.dit for m in models)))]
 
     @property
     def command(self) -> str:
@@ -207,7 +211,7 @@ def train_teacher(stage: Stage) -> Path:
 
 def train_progressive(stage: Stage) -> Path:
     """64 steps to one by halving; every student begins as its teacher and becomes the next one's. The last one learns
-    from the clean latents, too."""
+    from the clean latents, too; how much of its noise it is used with is chosen on validation, by PSNR."""
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
     if taught.steps < 2:
         raise InputError(f"{stage.teacher} is a model of one step: give --teacher one of several")
@@ -215,13 +219,17 @@ def train_progressive(stage: Stage) -> Path:
     while taught.steps > 1:
         config = stage.config(len(halvings) + 1)
         if taught.steps == 2:
-            batches = stage.batches(vae, stage.schedule.large_pools)
+            batches = stage.batches(vae, large=True)
             config = stage.config(len(halvings) + 1, "last_halving")
         student, loss = student_of(taught, batches, stage.device)
-        taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}")
+        taught = _train(stage, student, loss, vae, config, stage.run / f"steps_{student.steps:02}", taught)
         halvings[taught.steps] = _validate(stage, taught, vae)
+    models = {share: taught._replace(noise_scale=share * LAST_NOISE) for share in NOISES}
+    tried = {share: _validate(stage, model, vae, (1,)) for share, model in models.items()}
+    best = max(NOISES, key=lambda share: tried[share]["psnr, restored, 1 frames"])
     last = {"last halving": dataclasses.asdict(config), "truth": LAST_TRUTH, "noise scale": LAST_NOISE}
-    return _finish(stage, "distilled", taught, vae, {**last, "steps of the student": halvings})
+    more = {**last, "steps of the student": halvings, "share of the noise": tried}
+    return _finish(stage, "distilled", models[best], vae, more)
 
 
 def train_consistency(stage: Stage) -> Path:
@@ -229,7 +237,7 @@ def train_consistency(stage: Stage) -> Path:
     vae, taught = load_vae("small"), stage.found("teacher", stage.teacher)
     student = taught._replace(dit=copy.deepcopy(taught.dit).requires_grad_(True), steps=1, guidance=1.0)
     loss = consistency_loss(teacher_of(taught, stage.device), taught.steps, stage.batches(vae))
-    return _finish(stage, "consistency", _train(stage, student, loss, vae), vae)
+    return _finish(stage, "consistency", _train(stage, student, loss, vae, taught=taught), vae)
 
 
 def train_adversarial(stage: Stage) -> Path:
@@ -251,7 +259,7 @@ def train_adversarial(stage: Stage) -> Path:
     made.dit.checkpointing = judge.backbone.checkpointing = stage.checkpointing
     players = adversarial_players(made.dit, judge, feed, text, losses, made.noise_scale)
     watch = Samples(vae, stage.schedule.presets, stage.run / "samples", made._replace(text=text), "generator")
-    known_by = stage.known_by(vae, taught.dit, start.dit)
+    known_by = stage.known_by(vae, taught, start)
     trained = train_players(players, config, stage.run, stage.device, watch, known_by)["generator"]
     made, more = made._replace(dit=trained.cpu()), {"losses": dataclasses.asdict(losses)}
     return _finish(stage, stage.arm or FINISHED, made, vae, more)
@@ -268,7 +276,7 @@ def train_smaller(stage: Stage) -> Path:
     made = Generator(dit, text, taught.noise_scale)
     teacher, batches = teacher_of(taught, stage.device), stage.batches(vae)
     loss = matching_loss(teacher, taught.steps, batches, text.to(stage.device), made.noise_scale)
-    return _finish(stage, "smaller", _train(stage, made, loss, vae, taught=taught.dit), vae)
+    return _finish(stage, "smaller", _train(stage, made, loss, vae, taught=taught), vae)
 
 
 STAGES = {
@@ -307,10 +315,10 @@ def _train(
     vae: VideoVAE,
     config: TrainConfig | None = None,
     run: Path | None = None,
-    taught: DiT | None = None,
+    taught: Generator | None = None,
 ) -> Generator:
-    """The generator with its transformer trained, on the CPU; `taught`: a teacher that it does not begin as."""
-    run, known_by = run or stage.run, stage.known_by(vae, made.dit, *([taught] if taught else []))
+    """The generator with its transformer trained, on the CPU; `taught`: its teacher."""
+    run, known_by = run or stage.run, stage.known_by(vae, made, *([taught] if taught else []))
     shown = made._replace(text=made.text.to(stage.device))
     watch = Samples(vae, stage.schedule.presets, run / "samples", shown)
     made.dit.checkpointing = stage.checkpointing

@@ -14,6 +14,7 @@ from seedvr2_lab.media.clips import (
     load_picture,
     procedural_picture,
     sample_clips,
+    varied,
 )
 
 
@@ -35,6 +36,36 @@ def test_clips_are_colour_in_the_unit_range_and_decided_by_the_seed(frames):
     first, again, other = (sample_clips("training", 4, frames, (48, 64), generator(seed)) for seed in (0, 0, 1))
     assert first.shape == (4, 3, frames, 48, 64) and first.min() >= 0 and first.max() <= 1
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_varied_clips_are_the_same_places_turned_shrunk_and_recoloured():
+    """Of a source with a red ramp to the right, blue at a third: all eight ways to turn it and all colours are seen."""
+
+    def ramps(batch, frames, size, generator):
+        seen.append(size)
+        ramp = torch.linspace(0, 1, size[1]).expand(frames, *size)
+        return torch.stack([ramp, torch.full_like(ramp, 0), torch.full_like(ramp, 1 / 3)])[None].repeat(
+            batch, 1, 1, 1, 1
+        )
+
+    seen, g = [], generator()
+    found = varied(ramps)(200, 3, (16, 16), g)
+    assert found.shape == (200, 3, 3, 16, 16) and found.min() >= 0 and found.max() <= 1
+    sides = {size[0] for size in seen}
+    assert min(sides) == 16 and max(sides) == 32 and all(h == w for h, w in seen)
+    ways = set()
+    for clip in found:
+        assert all(torch.equal(frame, clip[:, 0]) for frame in clip.unbind(1))  # a clip is one thing
+        channels = clip[:, 0].flatten(1)
+        order = tuple(channels.std(1).argsort().tolist())
+        red = clip[order[-1], 0]
+        down, right = red[-1, 0] - red[0, 0], red[0, -1] - red[0, 0]
+        ways.add(((down > 0.5).item() - (down < -0.5).item(), (right > 0.5).item() - (right < -0.5).item()))
+    assert ways == {(1, 0), (-1, 0), (0, 1), (0, -1)}
+    means = found.mean((2, 3, 4))
+    assert len({tuple(row.argsort().tolist()) for row in means}) == 6
+    assert torch.equal(found, varied(ramps)(200, 3, (16, 16), generator()))
+    assert varied(ramps, 1.0)(2, 1, (16, 24), g).shape == (2, 3, 1, 16, 24) and seen[-1] == (16, 24)
 
 
 def test_a_crop_larger_than_procedural_pictures_is_of_photographs():

@@ -42,7 +42,14 @@ def test_a_pool_is_encoded_once_and_read_again(tmp_path, monkeypatch):
     assert seen == [2, 2, 1]
     again = encode_pairs(vae, 5, 1, (32, 32), folder=tmp_path, at_once=2)
     assert seen == [2, 2, 1] and all(torch.equal(*parts) for parts in zip(first, again, strict=True))
-    for changed in ({"count": 3}, {"frames": 3}, {"size": (40, 32)}, {"seed": 1}, {"vae": small_vae(1)}):
+    for changed in (
+        {"count": 3},
+        {"frames": 3},
+        {"size": (40, 32)},
+        {"seed": 1},
+        {"vae": small_vae(1)},
+        {"vary": True},
+    ):
         asked = {"vae": vae, "count": 5, "frames": 1, "size": (32, 32), "seed": 0} | changed
         other = encode_pairs(**asked, folder=tmp_path)
         assert other.low_BCTHW.shape != first.low_BCTHW.shape or not torch.equal(other.low_BCTHW, first.low_BCTHW)

@@ -98,8 +98,11 @@ def test_each_stage_starts_from_the_one_before(trained):
         assert moved(trained, one, other)
     record = json.loads((trained / "weights/dit_study_distilled.json").read_text())
     assert list(record["steps of the student"]) == ["4", "2", "1"] and record["last halving"]["steps"] == 4
+    tried = {float(share): found["psnr, restored, 1 frames"] for share, found in record["share of the noise"].items()}
+    assert tuple(tried) == stages.NOISES
+    noise_scale = max(tried, key=tried.get) * LAST_NOISE
     for name in ("progressive", "adversarial", "smaller"):  # from the last student on
-        assert load_generator(trained / f"weights/dit_study{RESULTS[name]}.safetensors").noise_scale == LAST_NOISE
+        assert load_generator(trained / f"weights/dit_study{RESULTS[name]}.safetensors").noise_scale == noise_scale
     record = json.loads((trained / "weights/dit_study_teacher.json").read_text())
     assert set(record["guidance"]) == {str(scale) for scale in stages.GUIDANCE}
     assert load_generator(trained / "weights/dit_study_teacher.safetensors").guidance in stages.GUIDANCE

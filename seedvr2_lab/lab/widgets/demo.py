@@ -82,7 +82,7 @@ class RestoreDemo(w.VBox):
         self.jpeg = control(w.IntSlider, "JPEG quality", choices.jpeg, min=5, max=100)
         self.shrink = control(w.BoundedIntText, "Shrink ×", choices.shrink, min=1, max=16)
         self.seed = control(w.BoundedIntText, "Seed", choices.seed, min=0, max=2**31 - 1)
-        models = ["tiny", *PUBLISHED]
+        models = ["tiny", "distilled", "teacher", *PUBLISHED]
         self.model = control(w.Combobox, "Model", choices.model, options=models, placeholder="name or file")
         self.scale = control(w.BoundedFloatText, "Enlarge ×", choices.scale, min=1, max=16, step=0.5)
         self.strength = control(w.FloatSlider, "Strength", choices.strength, min=0, max=1, step=0.05)
