@@ -43,14 +43,14 @@ def publish(names: Sequence[str], reports: Path) -> list[Path]:
         if results["state"] != "ok":
             raise InputError(f"{folder} is the report of a run that failed: run it again")
         notebook = nbformat.read(folder / "notebook.ipynb", as_version=4)
-        text = nbformat.writes(_with_small_figures(notebook))
+        text = _without_home(nbformat.writes(_with_small_figures(notebook)))
         if len(text.encode()) > LIMIT:
             raise InputError(f"{folder} would be {len(text.encode())} bytes, more than {LIMIT}: show fewer figures")
-        ready.append((reports / "published" / folder.name, text, results))
+        ready.append((reports / "published" / folder.name, text, json.dumps(results, indent=1, ensure_ascii=False)))
     for target, text, results in ready:
         target.mkdir(parents=True, exist_ok=True)
         (target / "notebook.ipynb").write_text(text, encoding="utf-8")
-        (target / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (target / "results.json").write_text(_without_home(results) + "\n", encoding="utf-8")
     return [target for target, _, _ in ready]
 
 
@@ -67,6 +67,11 @@ def with_verdicts(readme: str, published: Path) -> str:
             raise InputError(f"the README has no row for {name}: add one to its table of notebooks")
         readme = row.sub(lambda match, cell=cell: match[1] + cell + match[2], readme)
     return readme
+
+
+def _without_home(text: str) -> str:
+    """Paths such as that of a cache as they are on any machine."""
+    return text.replace(f"{Path.home()}/", "~/")
 
 
 def _with_small_figures(notebook):

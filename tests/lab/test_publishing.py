@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -57,6 +58,18 @@ def test_a_report_is_published_with_smaller_figures_and_the_same_numbers(reports
     assert json.loads((folder / "results.json").read_text())["headline"] == "|a| < 1"
 
 
+def test_a_published_report_does_not_say_who_made_it(reports):
+    source = reports / "04_try__laptop"
+    notebook = nbformat.read(source / "notebook.ipynb", 4)
+    notebook.cells[0].outputs.append(nbformat.v4.new_output("stream", text=f"not in {Path.home()}/.cache/x"))
+    nbformat.write(notebook, source / "notebook.ipynb")
+    results = json.loads((source / "results.json").read_text()) | {"metrics": {"x": f"{Path.home()}/.cache"}}
+    (source / "results.json").write_text(json.dumps(results))
+    (folder,) = publish([], reports)
+    assert nbformat.read(folder / "notebook.ipynb", 4).cells[0].outputs[1].text == "not in ~/.cache/x"
+    assert json.loads((folder / "results.json").read_text())["metrics"] == {"x": "~/.cache"}
+
+
 def test_what_is_unfinished_or_too_large_is_refused_and_nothing_is_written(reports, monkeypatch):
     with pytest.raises(InputError, match="05_other has no report to publish"):
         publish(["04_try", "05_other"], reports)
@@ -102,3 +115,4 @@ def test_published_reports_are_complete_small_and_of_notebooks_that_exist(folder
     assert results["state"] == "ok" and results["profile"] in publishing.PROFILES and results["commit"]
     assert (ROOT / "notebooks" / f"{results['notebook']}.ipynb").exists()
     assert (folder / "notebook.ipynb").stat().st_size <= LIMIT
+    assert not re.search("/(root|home|Users)/", (folder / "notebook.ipynb").read_text())
