@@ -67,7 +67,9 @@ LAPTOP = Schedule(
     pools={1: 4096, 5: 1024, 9: 256},
     # A mean takes many pairs, and what is long enough to learn it learns few pairs by heart: after 9600 steps on those
     # above the error in latents was 0.238 on them and 0.312 on new crops of the same pictures, after 2400 steps 0.269
-    # and 0.311. Other stages see noise with each pair, or are short.
+    # and 0.311. Other stages see noise with each pair, or are short. Clips are varied, for the photographs are few:
+    # 500 further steps on such pictures took a photograph that was not among them (Matplotlib's grace_hopper, `light`)
+    # from 24.37 dB and an SSIM of 0.709 to 24.47 and 0.711, as many on plain crops to 24.31 and 0.706.
     large_pools={1: 16384, 5: 4096},
     batches=((16, 1), (16, 1), (16, 1), (6, 5)),
     phases=((0.0, ((8, 1),)), (0.5, ((4, 1), (2, 5))), (0.8, ((2, 1), (1, 5), (1, 9)))),
