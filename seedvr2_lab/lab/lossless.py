@@ -27,7 +27,7 @@ from seedvr2_lab.training.teacher import teacher_loss
 SIDE = 4
 # Times the steps of an arm: the teacher, each halving, the last one. Far shorter than the bundled models' trainings.
 LENGTHS = TEACHER, HALVING, LAST = 12.0, 0.25, 4.0
-NOISE = 0.25  # of the student of one step: pixels' own, not chosen anew with that of the bundled model
+NOISE = 0.25  # that the student of one step starts from; the bundled one's was found for another latent
 MEAN, STD = 0.45, 0.25  # of the training pictures' pixels, about: latents get unit variance
 
 
