@@ -57,11 +57,14 @@ def evaluate(
         keep: called with what came out for the first of the seeds, to look at (see `Gallery`).
 
     Raises:
-        InputError: there is no such model, preset or file.
+        InputError: there is no such model, preset or file, or two models have one name.
     """
     if unknown := [name for name in presets if name not in PRESETS]:
         raise InputError(f"there is no preset '{unknown[0]}': choose from {', '.join(PRESETS)}")
     methods = [_method(model, device) for model in models]
+    names = [method.name for method in methods]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two models are called '{twice[0]}' here: rename one of the files")
     cases = [(name, load_picture(name)[:, None]) for name in EVALUATION]
     if footage:
         cases.append((Path(footage).name, middle_of(footage)))

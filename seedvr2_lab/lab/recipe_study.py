@@ -1,8 +1,8 @@
 """The recipe study: one-step restorers made in different ways from the same bundled models, of notebooks 11 to 16.
 
-An arm is a way of making one; `ARMS` names them. With one seed all arms see the same pairs in the same order, begin
-with the same discriminator and are tested on the same crops. Seeds draw other pairs, discriminators and crops; the
-teacher and the distilled model that arms start from are the bundled ones, but for the arms without a VAE.
+An arm is a way of making one; `ARMS` names them. With one seed all arms are tested on the same crops; which of them see
+the same pairs and begin with the same discriminator, notebooks 11 to 14 say. Seeds draw other pairs, discriminators and
+crops; the teacher and the distilled model that arms start from are the bundled ones, but for the arms without a VAE.
 """
 
 import base64
@@ -34,7 +34,7 @@ from seedvr2_lab.training.loop import TrainConfig, last_rows, read_log, train, t
 from seedvr2_lab.training.losses import AdversarialLosses
 from seedvr2_lab.training.pairs import Pairs, encode_pairs
 from seedvr2_lab.training.schedule import ADVERSARIAL, DISTILL, LAPTOP
-from seedvr2_lab.training.validation import METERS, Crops, crops_of, mean_figures
+from seedvr2_lab.training.validation import CROP, METERS, RATIOS, Crops, crops_of, mean_figures
 
 Phases = tuple[tuple[float, tuple[tuple[int, int], ...]], ...]  # from this share of the steps on: (clips, frames), ...
 
@@ -162,6 +162,22 @@ def _training(base: TrainConfig, steps: int, seed: int) -> TrainConfig:
     return replace(base, steps=steps, seed=seed, warmup=min(base.warmup, steps // 5), log_every=max(1, steps // 20))
 
 
+def described(settings: Settings) -> str:
+    """What an arm begins as and how it is trained from there, for a line of text."""
+    way, steps = settings.arm.way, settings.training.steps
+    if way == "as it is":
+        return f"{settings.arm.start}, not trained"
+    halved = _halving_steps(settings) * _halvings(settings.arm)
+    trained = {"progressive": f"{halved}", "both": f"{halved} + {steps}"}.get(way, f"{steps}")
+    return f"{way} from {settings.arm.start}, {trained} steps"
+
+
+def tests_described(settings: Settings) -> str:
+    """What arms are tested on, for a line of text."""
+    tests = ", ".join(f"{count} of {frames} frame{'s' * (frames > 1)}" for frames, count in settings.work.tests)
+    return f"test crops of {CROP} pixels: {tests}; of {' and '.join(RATIOS)} the median, of others the mean"
+
+
 def run_arm(
     settings: Settings,
     vae: VideoVAE,
@@ -175,8 +191,8 @@ def run_arm(
         part: of the pictures, for the test crops; whatever chooses something takes "validation".
 
     Returns:
-        "figures": by the number of frames, meter -> mean over the test crops; "log": rows of the training log;
-        "seconds" it took; "views": the first test pictures restored, PNGs in base64.
+        "figures": by the number of frames, meter -> its value over the test crops (`mean_figures`); "log": rows of the
+        training log; "seconds" it took; "views": the first test pictures restored, PNGs in base64.
     """
 
     def compute(checkpoints: Path) -> dict[str, Any]:
@@ -209,7 +225,7 @@ def _key(settings: Settings, vae: VideoVAE, part: Part) -> dict[str, Any]:
     if arm.start.startswith("quiet "):
         key["noise"] = QUIET
     if arm.way == "both":
-        key["halvings"] = _halvings(settings).training
+        key["halvings"] = _before(settings).training
     if arm.way.startswith("smaller"):
         key["student"] = transformer_config(SMALLER)
     return key if part == "evaluation" else key | {"part": part}
@@ -269,13 +285,13 @@ def distilled(
     arm, config = settings.arm, settings.training
     batches = [(training_pairs(vae, settings.work, 1), settings.work.distilled)]
     made, steps, log = start, arm.chain, []
-    halvings = steps.bit_length() - 1
     while steps > 1:
         teacher = Teacher(copy.deepcopy(made.dit).to(settings.device).eval(), made.text.to(settings.device))
         folder, student = checkpoints / f"{steps:02}", copy.deepcopy(made.dit).requires_grad_(True)
         if arm.way == "progressive":
-            loss, share = halving_loss(teacher, steps, batches), replace(config, steps=max(1, config.steps // halvings))
-            share = replace(share, seed=100 * config.seed + steps)  # every halving sees pairs of its own
+            loss = halving_loss(teacher, steps, batches)
+            # Every halving sees pairs of its own.
+            share = replace(config, steps=_halving_steps(settings), seed=100 * config.seed + steps)
             steps //= 2
         else:
             loss, share, steps = consistency_loss(teacher, steps, batches), config, 1
@@ -284,8 +300,17 @@ def distilled(
     return made, log
 
 
-def _halvings(settings: Settings) -> Settings:
-    """Those of an arm that goes both ways."""
+def _halvings(arm: Arm) -> int:
+    return arm.chain.bit_length() - 1
+
+
+def _halving_steps(settings: Settings) -> int:
+    """Of each halving: they share the steps of the arm."""
+    return max(1, settings.training.steps // _halvings(settings.arm))
+
+
+def _before(settings: Settings) -> Settings:
+    """The halvings of an arm that goes both ways."""
     training = _training(DISTILL, settings.training.steps, settings.training.seed)
     return replace(settings, arm=replace(settings.arm, way="progressive"), training=training)
 
@@ -294,7 +319,7 @@ def both(
     settings: Settings, start: Generator, taught: Generator, vae: VideoVAE, checkpoints: Path
 ) -> tuple[Generator, list[dict]]:
     """As many steps of halving as of adversarial training after them."""
-    made, log = distilled(_halvings(settings), start, taught, vae, checkpoints / "halvings")
+    made, log = distilled(_before(settings), start, taught, vae, checkpoints / "halvings")
     made, more = adversarial(settings, made, taught, vae, checkpoints / "adversarial")
     return made, log + more
 
@@ -385,7 +410,7 @@ def _as_jpeg(text: str) -> str:
 
 
 def figures_of(clips_BCTHW: torch.Tensor, crops: Crops) -> dict[str, float]:
-    """The meters' means over crops; with flicker where there is more than one frame."""
+    """The meters over crops (`mean_figures`); with flicker where there is more than one frame."""
     meters = (*METERS, "flicker") if clips_BCTHW.shape[2] > 1 else METERS
     return mean_figures(clips_BCTHW, crops.clips_BCTHW, meters)
 

@@ -1,5 +1,6 @@
 """The table of claims and its verdicts: against known distributions and a second implementation."""
 
+from dataclasses import replace
 from math import isnan
 
 import numpy as np
@@ -27,6 +28,8 @@ EQUAL = Claim("equal", "99", "both are equal", "a", "b", "psnr", 0, margin=0.1)
         (EQUAL, [-0.3, -0.32, -0.29, -0.31, -0.3], "reversed"),
         (EQUAL, [0.3, -0.3, 0.2, -0.2, 0.0], "undecided"),  # too noisy to say that they are equal
         (EQUAL, [0.0] * 5, "held"),
+        (MORE, [0.0] * 5, "undecided"),
+        (replace(MORE, predicted=-1), [0.0] * 5, "undecided"),
     ],
 )
 def test_one_claim(claim, values, verdict):

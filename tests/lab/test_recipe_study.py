@@ -1,6 +1,7 @@
 """The recipe study: fair arms, results that are reused, and numbers that change only together with RECIPE."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab import arms, lossless, recipe_study
-from seedvr2_lab.lab.recipe_study import ARMS, difference, run_arm, run_bounds, study_settings
+from seedvr2_lab.lab.recipe_study import ARMS, described, difference, run_arm, run_bounds, study_settings
 from seedvr2_lab.model.weights import load_generator, load_vae
+from seedvr2_lab.training.loop import last_rows
 from seedvr2_lab.training.validation import crops_of
 
 
@@ -44,6 +46,8 @@ def test_every_arm_runs_and_is_read_again(arm, vae, folder, monkeypatch):
     assert set(found["figures"]) == {"1", "5"} and {"psnr", "texture"} < set(found["figures"]["1"])
     assert "flicker" in found["figures"]["5"] and len(found["views"]) == 2
     assert bool(found["log"]) == (ARMS[arm].way != "as it is")
+    told = sum(int(number) for number in re.findall(r"\d+", described(small(arm))))
+    assert told == sum(row["step"] for row in last_rows(found["log"]))
     monkeypatch.setattr(recipe_study, "restored", None)  # nothing may be computed again
     assert run(small(arm), vae, folder) == found
 
@@ -134,5 +138,5 @@ def test_starts_and_students_are_what_their_names_say(vae):
     quiet, taught, _ = recipe_study._models(small("apt quiet"), vae)
     assert (quiet.noise_scale, taught.noise_scale) == (recipe_study.QUIET, 1.0)
     assert torch.equal(quiet.dit.vid_in.proj.weight, taught.dit.vid_in.proj.weight)
-    halvings = recipe_study._halvings(small("both"))
+    halvings = recipe_study._before(small("both"))
     assert halvings.arm.way == "progressive" and halvings.training == study_settings("progressive", 0, "smoke").training
