@@ -7,6 +7,7 @@ the same.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan, sqrt
@@ -265,6 +266,14 @@ def finished_reports(reports: Path, profile: str) -> list[Report]:
         if results.get("state") == "ok":
             found[results["notebook"]] = Report(results["notebook"], folder, results)
     return [found[name] for name in sorted(found)]
+
+
+def headline(judged: Sequence[Judged]) -> str:
+    """One line: what is decided, with its numbers, and how many of the others there are."""
+    decided = [one for one in judged if one.verdict in ("held", "reversed")]
+    words = [f"{one.claim.measured} {one.found.mean:+.3f} {one.verdict}" for one in decided]
+    others = Counter(one.verdict for one in judged if one not in decided)
+    return "; ".join([*words, *(f"{count} of {len(judged)} {word}" for word, count in others.items())])
 
 
 def as_text(judged: Sequence[Judged]) -> str:

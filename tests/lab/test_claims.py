@@ -51,6 +51,15 @@ def test_p_values_are_those_of_the_paired_t_test():
         assert equal == pytest.approx(max(sides))
 
 
+def test_a_headline_says_what_is_decided_and_counts_the_rest():
+    several = [replace(MORE, id=name, left=name) for name in "abc"]
+    values = {"a": [0.5, 0.6, 0.4, 0.5, 0.55], "b": [0.5, -0.6, 0.4, -0.5, 0.1], "c": [-0.5, -0.6, -0.4, -0.5, -0.55]}
+    told = claims.headline(judge_all(values, "laptop", several))
+    assert told == "psnr, a − b +0.510 held; psnr, c − b -0.510 reversed; 1 of 3 undecided"
+    assert claims.headline(judge_all(values, "smoke", several)) == "3 of 3 not testable"
+    assert claims.headline([]) == ""
+
+
 def test_holm_against_its_definition():
     adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.5})
     assert adjusted == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.5})
