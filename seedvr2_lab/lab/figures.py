@@ -5,7 +5,7 @@ Jupyter does not show them a second time; no window opens anywhere.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 PAGE_WIDTH = 9.0  # inches; with the dpi below as wide as a report's page
+TITLE_WIDTH = 0.085  # inches of a character of a panel's title, on average
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart: blue, vermilion, green, orange,
 # purple, sky blue, grey.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#5F6770")
@@ -381,30 +382,33 @@ def crops_with_borders(
 
 
 def picture_row(pictures: Mapping[str, np.ndarray], original: np.ndarray | None = None, gain: float = 4.0) -> "Figure":
-    """Pictures side by side, all drawn equally wide, whatever their resolution.
+    """Pictures side by side, all drawn equally wide, whatever their resolution; in several rows if titles would meet.
 
     Args:
         pictures: title -> (H, W, 3) in [0, 1]; all of about one shape.
-        original: if given, a second row shows how far each picture is from it, a mean over colours; black is 0.
+        original: if given, below each picture stands how far it is from it, a mean over colours; black is 0.
         gain: that distance is multiplied by this for display.
     """
-    rows, columns = 1 if original is None else 2, max(len(pictures), 2)  # a single one need not fill the page
+    longest = max(len(line) for title in pictures for line in title.split("\n"))
+    rows = ceil(len(pictures) / max(2, int(PAGE_WIDTH / TITLE_WIDTH / max(longest, 12))))
+    columns, deep = max(ceil(len(pictures) / rows), 2), 1 if original is None else 2  # one need not fill the page
     ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
     lines = 1 + max(title.count("\n") for title in pictures)
-    height = rows * PAGE_WIDTH / columns * ratio + 0.25 + 0.2 * lines
-    figure, axes = new_figure(rows, columns, height, squeeze=False)
+    height = rows * (deep * PAGE_WIDTH / columns * ratio + 0.25 + 0.2 * lines)
+    figure, axes = new_figure(rows * deep, columns, height, squeeze=False)
     for here in axes.flat:
         here.set(xticks=[], yticks=[])
         here.grid(False)
         here.spines[:].set_visible(False)
-    for column, (title, picture) in zip(axes.T, pictures.items(), strict=False):
+    for place, (title, picture) in enumerate(pictures.items()):
+        row, column = divmod(place, columns)
         H, W = picture.shape[:2]
-        column[0].imshow(picture, extent=(0, W, H, 0))
-        column[0].set_title(title, size=10)
+        axes[row * deep, column].imshow(picture, extent=(0, W, H, 0))
+        axes[row * deep, column].set_title(title, size=10)
         if original is not None:
-            column[1].imshow(gain * np.abs(picture - original).mean(2), cmap="magma", vmin=0, vmax=1)
-    if original is not None:
-        axes[1, 0].set_ylabel(f"error × {gain:g}")
+            below = axes[row * deep + 1, column]
+            below.imshow(gain * np.abs(picture - original).mean(2), cmap="magma", vmin=0, vmax=1)
+            below.set_ylabel(f"error × {gain:g}" if not column else "")
     return figure
 
 

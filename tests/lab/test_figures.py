@@ -1,5 +1,7 @@
 """Figures show the numbers they are given: counts, areas and places are read back from what was drawn."""
 
+from itertools import combinations
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -111,6 +113,21 @@ def test_pictures_of_any_resolution_are_drawn_alike():
     low, high = (axes.get_window_extent() for axes in figure.axes)
     assert (low.width, low.height) == pytest.approx((high.width, high.height))
     assert low.width / low.height == pytest.approx(6 / 4)
+
+
+@pytest.mark.parametrize("name", ["+fm", "distilled lossless"])
+@pytest.mark.parametrize("errors", [False, True])
+@pytest.mark.parametrize("count", [1, 7, 8, 13])
+def test_titles_of_many_pictures_do_not_meet(count, errors, name):
+    black = np.zeros((6, 6, 3))
+    names = [f"{name} {i}" for i in range(count)]
+    figure = figures.picture_row(dict.fromkeys(names, black), black if errors else None)
+    figure.draw_without_rendering()
+    titled = [axes for axes in figure.axes if axes.get_title("left")]
+    assert [axes.get_title("left") for axes in titled] == names
+    places = [axes._left_title.get_window_extent() for axes in titled]
+    assert not any(overlaps(one, other) for one, other in combinations(places, 2))
+    assert sum(bool(axes.images) for axes in figure.axes) == count * (1 + errors)
 
 
 def test_errors_stand_below_their_pictures_and_black_is_right():
