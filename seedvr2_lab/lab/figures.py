@@ -390,7 +390,8 @@ def picture_row(pictures: Mapping[str, np.ndarray], original: np.ndarray | None 
         gain: that distance is multiplied by this for display.
     """
     longest = max(len(line) for title in pictures for line in title.split("\n"))
-    rows = ceil(len(pictures) / max(2, int(PAGE_WIDTH / TITLE_WIDTH / max(longest, 12))))
+    across = int(PAGE_WIDTH / TITLE_WIDTH / max(longest, 12))  # short titles: 8 pictures, for more would be too small
+    rows = ceil(len(pictures) / max(2, across))
     columns, deep = max(ceil(len(pictures) / rows), 2), 1 if original is None else 2  # one need not fill the page
     ratio = max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
     lines = 1 + max(title.count("\n") for title in pictures)

@@ -405,7 +405,7 @@ def views(runs: dict[str, Sequence[dict]], settings: Settings, vae: VideoVAE) ->
 
 def _as_jpeg(text: str) -> str:
     file = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(text))).save(file, "JPEG", quality=85, subsampling=0)
+    Image.open(io.BytesIO(base64.b64decode(text))).save(file, "JPEG", quality=80, subsampling=0)
     return base64.b64encode(file.getvalue()).decode()
 
 
