@@ -179,7 +179,7 @@ def judge_all(values: Mapping[str, Sequence[float]], profile: str, claims: Seque
             value that is not a number cannot be tested.
     """
     testable = {
-        claim.id: _p_values(claim, values[claim.id])
+        claim.id: _p_values(claim, *_moments(values[claim.id]))
         for claim in claims
         if profile != "smoke"
         and len(values.get(claim.id, ())) >= SEEDS_FOR_A_VERDICT
@@ -197,6 +197,22 @@ def judge_all(values: Mapping[str, Sequence[float]], profile: str, claims: Seque
             word = "undecided" if decisive[claim.id] >= LEVEL else "held" if held < against else "reversed"
             found.append(Judged(claim, interval(values[claim.id]), decisive[claim.id], word))
     return found
+
+
+def missed(judged: Sequence[Judged]) -> list[Claim]:
+    """Claims of a direction that are undecided though the 95 % interval of their difference excludes zero."""
+    undecided = [one for one in judged if one.verdict == "undecided" and one.claim.predicted]
+    return [one.claim for one in undecided if one.found.low * one.found.high > 0]
+
+
+def seeds_needed(claim: Claim, values: Sequence[float], tests: int, most: int = 1000) -> int | None:
+    """With how many seeds differences of this mean and spread decide a claim in a table of so many, at the latest.
+
+    The mean is itself that of few seeds, so this is a guess. None: with more than `most`.
+    """
+    mean, spread, _ = _moments(values)
+    numbers = range(SEEDS_FOR_A_VERDICT, most + 1)
+    return next((n for n in numbers if tests * min(_p_values(claim, mean, spread, n)) < LEVEL), None)
 
 
 def likeliest(claim: Claim, explored: Mapping[str, Sequence[float]]) -> str:
@@ -218,29 +234,33 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _p_values(claim: Claim, values: Sequence[float]) -> tuple[float, float]:
+def _moments(values: Sequence[float]) -> tuple[float, float, int]:
+    """Mean, standard deviation and number of differences."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)), len(values)
+
+
+def _p_values(claim: Claim, mean: float, spread: float, seeds: int) -> tuple[float, float]:
     """For the claim and for its reverse, each two-sided by Student's t: the smaller one decides.
 
     Equality is held if the mean is below the upper margin and above the lower one (two one-sided tests), reversed if it
     is beyond one of them.
     """
     if claim.predicted:
-        p = _above(values, 0.0)
+        p = _above(0.0, mean, spread, seeds)
         sides = (p, 1 - p) if claim.predicted > 0 else (1 - p, p)
         return min(1.0, 2 * sides[0]), min(1.0, 2 * sides[1])
-    above_low, above_high = _above(values, -claim.margin), _above(values, claim.margin)
+    above_low, above_high = (_above(limit, mean, spread, seeds) for limit in (-claim.margin, claim.margin))
     return max(above_low, 1 - above_high), min(1.0, 2 * min(1 - above_low, above_high))
 
 
-def _above(values: Sequence[float], limit: float) -> float:
+def _above(limit: float, mean: float, spread: float, seeds: int) -> float:
     """The p-value of "the mean lies above the limit", one-sided."""
     from scipy.stats import t
 
-    spread = float(np.std(values, ddof=1)) / sqrt(len(values))
-    distance = float(np.mean(values)) - limit
+    distance = mean - limit
     if not spread:
         return 0.5 if not distance else float(distance < 0)
-    return float(t.sf(distance / spread, len(values) - 1))
+    return float(t.sf(distance / spread * sqrt(seeds), seeds - 1))
 
 
 class Report(NamedTuple):

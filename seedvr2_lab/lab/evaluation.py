@@ -86,6 +86,19 @@ def evaluate(
     return table
 
 
+def noise_instead(before: Tensor, after: Tensor, seed: int) -> Tensor:
+    """A clip in [0, 1] with white noise as strong as what something changed in it."""
+    noise = torch.randn(before.shape, generator=torch.Generator().manual_seed(seed))
+    return (before + (after - before).std() * noise).clamp(0, 1)
+
+
+def alignment(before: Tensor, after: Tensor, original: Tensor) -> float:
+    """Cosine of what something changed in a clip with what was missing: 1 if it leads to the original, -1 if it leads
+    away, 0 for noise. Of what is added to the mean of all possible originals its expectation is 0, too."""
+    change, missing = after - before, original - before
+    return float(F.cosine_similarity(change.double().flatten(), missing.double().flatten(), dim=0))
+
+
 def middle_of(path: str | Path, frames: int = FOOTAGE_FRAMES) -> Tensor:
     """Successive frames from the middle of a video, (3, T, H, W) in [0, 1]."""
     reader = VideoReader(Path(path))
@@ -146,9 +159,7 @@ def _outputs(methods: Sequence[Method], reference: Tensor, preset: str, seed: in
         restored[name] = restorer(low, size, seed, steps=steps)
         yield name, restored[name]
     if {"distilled", "tiny"} <= set(restored):
-        distilled = restored["distilled"]
-        noise = torch.randn(distilled.shape, generator=torch.Generator().manual_seed(seed))
-        yield CONTROL, (distilled + (restored["tiny"] - distilled).std() * noise).clamp(0, 1)
+        yield CONTROL, noise_instead(restored["distilled"], restored["tiny"], seed)
     yield CEILING, vae_round_trip(methods[0].restorer.vae, reference)
 
 

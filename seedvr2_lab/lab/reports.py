@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VERDICTS = ("held", "reversed", "undecided", "not testable", "shown")  # "shown": the notebook shows and claims nothing
-READS = {"16": ("11",), "90": ("",)}  # notebook -> beginnings of the names whose reports it reads
+# Notebook -> beginnings of the names whose reports it reads.
+READS = {"16": ("11",), "17": ("03", "10", "11", "12", "13", "14"), "90": ("",)}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 VERSIONS_OF = ("seedvr2-lab", "torch", "numpy", "pyiqa", "papermill")
 

@@ -8,7 +8,7 @@ token is 8x8 pixels.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isnan, nan
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from seedvr2_lab import config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab.arms import CHECKOUT, kept
+from seedvr2_lab.lab.claims import Claim
 from seedvr2_lab.lab.evaluation import vae_round_trip
 from seedvr2_lab.media.clips import EVALUATION, camera_clip, load_picture
 from seedvr2_lab.media.degrade import Degradation
@@ -276,6 +277,29 @@ def score(rows: list[dict[str, Any]], metric: str, grids: Sequence[str] | None =
     """The mean of a number of `measure` over measurements, of these grids only if given; nan if there are none."""
     values = [row[metric] for row in rows if (grids is None or row["grid"] in grids) and row[metric] is not None]
     return fmean(values) if values else nan
+
+
+def difference(claim: Claim, runs: Mapping[str, Sequence[dict[str, Any]]]) -> list[float]:
+    """What a claim of notebook 10 compares, its left arm - its right one: one number for each seed.
+
+    Args:
+        runs: by arm, what `run_arm` returned for each of the seeds; arms that are compared with the windows of another
+            were tested with those, too.
+    """
+    sizes = list(dict.fromkeys(row["grid"] for row in runs[claim.left][0]["tests"]))
+    strips, shapes = (list(map(grid_name, grids)) for grids in (STRIPS, MIXED_GRIDS))
+    where = {
+        "odd ratios": strips,
+        "mixed shapes": [size for size in sizes if size not in shapes],
+        **dict.fromkeys(("borders rarely seen", "borders never seen"), sizes),
+    }.get(claim.id, [size for size in sizes if size != grid_name(TRAINING_GRID)])
+
+    def per_seed(arm: str) -> list[float]:
+        windows = claim.right if claim.id.startswith("borders") else scheme_name(arm)
+        tests = [[row for row in run["tests"] if row["windows"] == windows] for run in runs[arm]]
+        return [score(rows, claim.meter.removesuffix(" of strips"), where) for rows in tests]
+
+    return [left - right for left, right in zip(per_seed(claim.left), per_seed(claim.right), strict=True)]
 
 
 def view_case(vae: VideoVAE, settings: Settings) -> Case:

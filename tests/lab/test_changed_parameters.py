@@ -22,6 +22,7 @@ CHANGES = {
     "14": ("seeds", [1]),
     "15": ("steps", [1, 8]),
     "16": ("seeds", [201]),
+    "17": ("seeds", [201]),
     "20": ("degradation", "paper"),
     "21": ("model", "7b"),
     "90": ("reports", "gpu"),

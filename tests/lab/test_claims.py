@@ -41,9 +41,9 @@ def test_p_values_are_those_of_the_paired_t_test():
     random = np.random.default_rng(0)
     for _ in range(20):
         values = random.normal(0.3, 1, 5)
-        held, against = claims._p_values(MORE, values)
+        held, against = claims._p_values(MORE, *claims._moments(values))
         assert min(held, against) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-        equal, _ = claims._p_values(EQUAL, values)
+        equal, _ = claims._p_values(EQUAL, *claims._moments(values))
         sides = [
             stats.ttest_1samp(values, limit, alternative=side).pvalue
             for limit, side in ((-EQUAL.margin, "greater"), (EQUAL.margin, "less"))
@@ -125,3 +125,38 @@ def test_reasons_are_about_claims_and_arms_that_exist():
 )
 def test_the_likeliest_reason_speaks_most_for_the_claim(claim, explored, name):
     assert claims.likeliest(claim, explored) == name
+
+
+def test_claims_that_came_close_are_undecided_by_the_correction_alone():
+    close, clear, far = (replace(MORE, id=name) for name in ("close", "clear", "far"))
+    equal = replace(EQUAL, id="equal")
+    values = {
+        "close": [0.5, 0.9, 0.2, 0.7, 0.1],
+        "clear": [5.0, 5.1, 5.0, 4.9, 5.0],
+        "far": [0.5, -0.6, 0.4, -0.5, 0.1],
+    }
+    values["equal"] = values["close"]
+    fillers = {f"filler {n}": replace(MORE, id=f"filler {n}") for n in range(20)}
+    values |= dict.fromkeys(fillers, values["far"])
+    table = (close, clear, far, equal, *fillers.values())
+    judged = judge_all(values, "laptop", table)
+    assert claims.missed(judged) == [close]
+    assert claims.missed(judge_all(values, "laptop", table[:2])) == []  # a shorter table decides it
+
+
+@pytest.mark.parametrize("claim", [MORE, replace(MORE, predicted=-1), EQUAL])
+def test_seeds_needed_against_the_table_they_are_needed_in(claim):
+    random = np.random.default_rng(0)
+    for mean in (0.5, 0.0, -1.2):
+        values = random.normal(mean, 1, 5)
+        needed = claims.seeds_needed(claim, values, 30)
+
+        def decided(n, values=values):
+            # n differences with the same mean and standard deviation
+            pattern = stats.zscore(np.linspace(-1, 1, n), ddof=1)
+            same = values.mean() + values.std(ddof=1) * pattern
+            return 30 * min(claims._p_values(claim, *claims._moments(same))) < 0.05
+
+        assert needed is None or (decided(needed) and not any(decided(n) for n in range(3, needed)))
+    assert claims.seeds_needed(MORE, [0.5, -0.5, 0.1, -0.1, 0.001], 30) is None
+    assert claims.seeds_needed(MORE, [0.5] * 5, 30) == 3

@@ -11,7 +11,7 @@ import torch
 
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab import evaluation
-from seedvr2_lab.lab.evaluation import BICUBIC, CEILING, CONTROL, as_markdown, evaluate
+from seedvr2_lab.lab.evaluation import BICUBIC, CEILING, CONTROL, alignment, as_markdown, evaluate, noise_instead
 from seedvr2_lab.media.clips import EVALUATION, load_picture, sample_clips
 from seedvr2_lab.media.video_writer import VideoWriter
 from seedvr2_lab.model.weights import BUNDLED, load_vae
@@ -151,3 +151,20 @@ def test_how_each_bundled_file_came_about_stands_beside_it(path):
     assert {"seed", "steps", "learning_rate"} <= set(record["settings"]) and record["validation"]
     rows = [json.loads(line) for line in path.with_suffix(".log.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == record.get("last halving", record["settings"])["steps"]
+
+
+def test_what_is_added_to_the_mean_costs_its_energy_and_leads_nowhere():
+    """Two originals are equally likely; whatever a restorer adds to their mean, it cannot know which of them it is."""
+    random = torch.Generator().manual_seed(0)
+    mean, detail = (torch.rand(3, 1, 256, 256, generator=random) / 2 + 0.25 for _ in range(2))
+    side = torch.randint(0, 2, mean.shape, generator=random) * 2.0 - 1
+    original, added = mean + 0.1 * side, 0.1 * (detail - 0.5)
+    assert alignment(mean, mean + added, original) == pytest.approx(0, abs=0.01)
+    assert alignment(mean, mean + 0.1 * side, original) == pytest.approx(1)
+    assert alignment(mean, mean - 0.1 * side, original) == pytest.approx(-1)
+    control = noise_instead(mean, mean + added, seed=0)
+    errors = [float((clip - original).square().mean()) for clip in (mean, mean + added, control)]
+    energy = float(added.square().mean())
+    assert errors[1] == pytest.approx(errors[0] + energy, rel=0.01)
+    assert errors[2] == pytest.approx(errors[0] + energy, rel=0.01)
+    assert float((control - mean).std()) == pytest.approx(float(added.std()), rel=0.01)

@@ -335,5 +335,6 @@ def test_a_notebook_that_reads_reports_waits_for_them():
     waiting = left("11_losses", "16_second_look", "20_demo", "90_report")
     assert _ready(waiting, [])[0].stem == "11_losses"
     assert _ready(waiting[1:], [job("11_losses")])[0].stem == "20_demo"
+    assert _ready(left("17_seeds"), [job("03_steps")]) is None
     assert _ready(left("90_report"), [job("20_demo")]) is None
     assert _ready(left("90_report"), [])[0].stem == "90_report"

@@ -8,7 +8,18 @@ import torch
 from seedvr2_lab import config
 from seedvr2_lab.console import InputError
 from seedvr2_lab.lab import arms, window_study
-from seedvr2_lab.lab.window_study import GRIDS, SCHEMES, TRAINING_GRID, borders, measure, run_arm, score, study_settings
+from seedvr2_lab.lab.claims import of_notebook
+from seedvr2_lab.lab.window_study import (
+    GRIDS,
+    MIXED,
+    SCHEMES,
+    TRAINING_GRID,
+    borders,
+    measure,
+    run_arm,
+    score,
+    study_settings,
+)
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import fixed_text
 from seedvr2_lab.model.windows import partition
@@ -160,6 +171,31 @@ def test_score_is_the_mean_of_what_was_measured():
     rows = [{"grid": "18x32", "seam": 1.0}, {"grid": "27x48", "seam": 2.0}, {"grid": "27x48", "seam": None}]
     assert score(rows, "seam") == 1.5 and score(rows, "seam", ["27x48"]) == 2
     assert score(rows, "seam", ["36x56"]) != score(rows, "seam", ["36x56"])  # nan
+
+
+@pytest.mark.parametrize("claim", of_notebook("10"), ids=lambda claim: claim.id)
+def test_claims_compare_the_sizes_and_windows_that_they_speak_of(claim):
+    """One row for each size and windows; in half of the cases the rows that a claim must not see hold nonsense."""
+    landscape, strip, large = "18x32", "12x48", "45x80"
+    seen = {
+        "odd ratios": {strip},
+        "borders rarely seen": {landscape, strip, large},
+        "borders never seen": {landscape, strip, large},
+    }.get(claim.id, {strip, large})
+    meter = claim.meter.removesuffix(" of strips")
+
+    def runs_of(arm, value, spoilt):
+        used = "fixed" if claim.id.startswith("borders") else arm.removesuffix(MIXED)
+        rows = [
+            {"windows": name, "grid": grid, meter: value if grid in seen and name == used else spoilt}
+            for name in dict.fromkeys((arm.removesuffix(MIXED), "fixed"))
+            for grid in (landscape, strip, large)
+        ]
+        return [{"tests": rows}, {"tests": rows}]
+
+    for spoilt in (0.0, 99.0):
+        runs = {claim.left: runs_of(claim.left, 3.0, spoilt), claim.right: runs_of(claim.right, 1.0, spoilt)}
+        assert window_study.difference(claim, runs) == [2.0, 2.0]
 
 
 def test_unknown_scheme_is_named():
