@@ -199,6 +199,11 @@ def judge_all(values: Mapping[str, Sequence[float]], profile: str, claims: Seque
     return found
 
 
+def tested(judged: Sequence[Judged]) -> list[Judged]:
+    """Those that could be tested."""
+    return [one for one in judged if one.verdict not in ("not run", "not testable")]
+
+
 def missed(judged: Sequence[Judged]) -> list[Claim]:
     """Claims of a direction that are undecided though the 95 % interval of their difference excludes zero."""
     undecided = [one for one in judged if one.verdict == "undecided" and one.claim.predicted]
@@ -206,9 +211,9 @@ def missed(judged: Sequence[Judged]) -> list[Claim]:
 
 
 def seeds_needed(claim: Claim, values: Sequence[float], tests: int, most: int = 1000) -> int | None:
-    """With how many seeds differences of this mean and spread decide a claim in a table of so many, at the latest.
+    """With how many seeds differences of this mean and spread would decide a claim as the first of a table of so many.
 
-    The mean is itself that of few seeds, so this is a guess. None: with more than `most`.
+    For a claim of a direction this is its p-value in another unit, no new evidence. None: with more than `most`.
     """
     mean, spread, _ = _moments(values)
     numbers = range(SEEDS_FOR_A_VERDICT, most + 1)
@@ -240,7 +245,7 @@ def _moments(values: Sequence[float]) -> tuple[float, float, int]:
 
 
 def _p_values(claim: Claim, mean: float, spread: float, seeds: int) -> tuple[float, float]:
-    """For the claim and for its reverse, each two-sided by Student's t: the smaller one decides.
+    """For the claim and for its reverse, by Student's t: the smaller one decides. Both are two-sided for a direction.
 
     Equality is held if the mean is below the upper margin and above the lower one (two one-sided tests), reversed if it
     is beyond one of them.
@@ -254,7 +259,7 @@ def _p_values(claim: Claim, mean: float, spread: float, seeds: int) -> tuple[flo
 
 
 def _above(limit: float, mean: float, spread: float, seeds: int) -> float:
-    """The p-value of "the mean lies above the limit", one-sided."""
+    """The one-sided p-value against "the mean is at most the limit"."""
     from scipy.stats import t
 
     distance = mean - limit

@@ -87,14 +87,14 @@ def evaluate(
 
 
 def noise_instead(before: Tensor, after: Tensor, seed: int) -> Tensor:
-    """A clip in [0, 1] with white noise as strong as what something changed in it."""
+    """A clip in [0, 1] with white noise of the same energy (before clipping) as what something changed in it."""
     noise = torch.randn(before.shape, generator=torch.Generator().manual_seed(seed))
-    return (before + (after - before).std() * noise).clamp(0, 1)
+    return (before + (after - before).square().mean().sqrt() * noise).clamp(0, 1)
 
 
 def alignment(before: Tensor, after: Tensor, original: Tensor) -> float:
     """Cosine of what something changed in a clip with what was missing: 1 if it leads to the original, -1 if it leads
-    away, 0 for noise. Of what is added to the mean of all possible originals its expectation is 0, too."""
+    away, 0 for noise. What is added to the mean of all possible originals is as unrelated to what is missing."""
     change, missing = after - before, original - before
     return float(F.cosine_similarity(change.double().flatten(), missing.double().flatten(), dim=0))
 

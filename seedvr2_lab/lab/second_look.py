@@ -1,13 +1,35 @@
 """A claim's difference with other seeds or other arms than its first look took, of notebooks 16 and 17."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from seedvr2_lab.console import InputError
 from seedvr2_lab.lab import recipe_study, step_study, window_study
-from seedvr2_lab.lab.claims import Claim
+from seedvr2_lab.lab.claims import EXPLORATION_SEEDS, Claim, Judged, Report
 from seedvr2_lab.media.clips import Part
 from seedvr2_lab.model.vae import VideoVAE
 from seedvr2_lab.model.weights import load_generator
-from seedvr2_lab.training.validation import crops_of
+from seedvr2_lab.training.validation import Crops, crops_of
+
+
+def check_fresh(seeds: Sequence[int], reports: Iterable[Report], explored: Iterable[int] = EXPLORATION_SEEDS) -> None:
+    """Whether seeds are fresh for the claims of these reports.
+
+    Raises:
+        InputError: a report has used one of them, or reasons were explored with it.
+    """
+    used = {*explored, *(seed for report in reports for seed in report.results["config"]["seeds"])}
+    if used & set(seeds):
+        raise InputError(f"seeds {sorted(used & set(seeds))} were looked at before: give others")
+
+
+def as_metrics(judged: Iterable[Judged]) -> dict[str, dict[str, Any]]:
+    """By claim, what results.json keeps of a second look and notebook 90 reads."""
+    return {
+        each.claim.id: {"arms": [each.claim.left, each.claim.right], "p": each.p, "verdict": each.verdict}
+        | each.found._asdict()
+        for each in judged
+    }
 
 
 def differences(
@@ -24,14 +46,17 @@ def differences(
 
 def _steps(claim: Claim, seeds: Sequence[int], profile: str, vae: VideoVAE, part: Part) -> list[float]:
     """Bundled models with so many steps ("teacher@64"); nothing is trained, and nothing kept."""
-    count = dict(recipe_study.WORK[profile].tests)[claim.frames]
-
-    def figure(arm: str, seed: int) -> float:
-        name, _, steps = arm.partition("@")
+    count, found = step_study.crops_a_seed(profile), []
+    for seed in seeds:
         crops = crops_of(part, vae, recipe_study.PRESETS, claim.frames, count, seed)
-        return step_study.restored(load_generator(name), vae, crops, int(steps or 1)).figures[claim.meter]
+        left, right = (_restored(arm, vae, crops).figures[claim.meter] for arm in (claim.left, claim.right))
+        found.append(left - right)
+    return found
 
-    return [figure(claim.left, seed) - figure(claim.right, seed) for seed in seeds]
+
+def _restored(arm: str, vae: VideoVAE, crops: Crops) -> step_study.Restored:
+    name, _, steps = arm.partition("@")
+    return step_study.restored(load_generator(name), vae, crops, int(steps or 1))
 
 
 def _windows(claim: Claim, seeds: Sequence[int], profile: str, vae: VideoVAE, part: Part) -> list[float]:

@@ -1,11 +1,14 @@
 """Second looks: the differences that the notebooks of a first look measure, from other seeds."""
 
+import re
+
 import pytest
 
+from seedvr2_lab.console import InputError
 from seedvr2_lab.lab import arms, second_look
 from seedvr2_lab.lab import recipe_study as recipe
 from seedvr2_lab.lab import window_study as windows
-from seedvr2_lab.lab.claims import BY_ID, REASONS
+from seedvr2_lab.lab.claims import BY_ID, REASONS, Report
 from seedvr2_lab.model.weights import load_generator, load_vae
 from seedvr2_lab.training.validation import crops_of, mean_figures
 
@@ -60,3 +63,12 @@ def test_of_windows(vae):
     )
     with pytest.raises(ValueError, match="evaluation pictures alone"):
         second_look.differences(claim, [7], "smoke", vae, "validation")
+
+
+def test_seeds_are_fresh_unless_a_report_or_an_exploration_has_used_them():
+    report = Report("11_losses", None, {"config": {"seeds": [0, 1]}})
+    second_look.check_fresh([200, 201], [report])
+    for seeds in ([1, 200], [100]):
+        with pytest.raises(InputError, match=re.escape(f"seeds [{min(seeds)}] were looked at before")):
+            second_look.check_fresh(seeds, [report])
+    second_look.check_fresh([100], [report], explored=[300])
